@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a core asks its shell to do. The shell performs actions in the order given."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mdi_exit_ros.policy.events import AppliedPolicy, SourceReport, WorkerReport
+from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, Status, Task
+
+
+class RunBatch(NamedTuple):
+    """Run one segment on these tasks; the end comes back as ServiceDone or ServiceFailed. One batch at a time."""
+
+    segment: int
+    tasks: tuple[Task, ...]
+
+
+class SendTasks(NamedTuple):
+    """Send one batch: all tasks are of one source and wait for one segment. No tasks: open the stream.
+
+    `receiver.incarnation` is 0 while opening; `sent_total` includes this batch; `stamp` is this node's clock (s).
+    """
+
+    receiver: PeerId
+    sent_total: int
+    stamp: float
+    tasks: tuple[Task, ...]
+
+
+class SendAnswers(NamedTuple):
+    """Send answers to one source. The shell adds class and confidence of those that are OK."""
+
+    source: PeerId
+    answers: tuple[Answer, ...]
+
+
+class Forget(NamedTuple):
+    """The core no longer holds these frames: free their tensors (performed after all sends of the same step)."""
+
+    frames: tuple[FrameId, ...]
+
+
+class PublishWorkerReport(NamedTuple):
+    """Publish a WorkerStatus."""
+
+    report: WorkerReport
+
+
+class PublishSourceReport(NamedTuple):
+    """Publish a SourceStatus."""
+
+    report: SourceReport
+
+
+class CloseFrame(NamedTuple):
+    """The frame got its one end: publish its Classification and free its image.
+
+    `exit` is 1..K and `class_id` valid when OK; `reason` says why otherwise. `latency_s` is from offered to closed.
+    """
+
+    sequence: int
+    status: Status
+    reason: Reason
+    exit: int
+    class_id: int
+    attempt: int
+    latency_s: float
+
+
+class Finished(NamedTuple):
+    """Nothing is left to do: the worker holds nothing, or every offered frame of the source is closed."""
+
+
+class PublishPolicy(NamedTuple):
+    """Publish the applied policy and mirror it in `applied.*`."""
+
+    policy: AppliedPolicy
+
+
+class Warn(NamedTuple):
+    """Tell the user once; `key` names the condition, so that the shell can say it once per key."""
+
+    key: str
+    text: str
+
+
+WorkerAction = RunBatch | SendTasks | SendAnswers | Forget | PublishWorkerReport | Finished | Warn
+SourceAction = SendTasks | CloseFrame | PublishSourceReport | Finished | Warn
+ControllerAction = PublishPolicy | Warn

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What can happen to a core. Times inside are durations (s) or stamps of the clock named beside them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mdi_exit_ros.task import Answer, Mode, PeerId, State, Task
+
+
+class StreamReport(NamedTuple):
+    """What one node says of its streams from and to one peer.
+
+    Attributes:
+        peer: the life of the peer that this speaks of.
+        received: cumulative frames received from it.
+        credit: frames it may send beyond `received`.
+        sent: cumulative frames sent to it.
+        echo_stamp: newest status stamp heard from it (its clock, s); negative when none.
+        echo_hold_s: time between hearing that and sending this report.
+        batch_echo_stamp: stamp of the newest batch received from it; negative when none.
+        batch_echo_hold_s: time between receiving that and sending this report.
+        transfer_delay_s: measured delay of one task to it (s); negative while unknown.
+    """
+
+    peer: PeerId
+    received: int = 0
+    credit: int = 0
+    sent: int = 0
+    echo_stamp: float = -1.0
+    echo_hold_s: float = 0.0
+    batch_echo_stamp: float = -1.0
+    batch_echo_hold_s: float = 0.0
+    transfer_delay_s: float = -1.0
+
+
+class WorkerCounters(NamedTuple):
+    """Counts since the worker's life began, in frames unless the name says otherwise."""
+
+    received_total: int = 0
+    served: int = 0
+    batches: int = 0
+    answered: int = 0
+    moved: int = 0
+    moved_bytes: int = 0
+    refused: int = 0
+    failed: int = 0
+    superseded: int = 0
+    lost: int = 0
+
+
+class WorkerReport(NamedTuple):
+    """One WorkerStatus: load, acknowledgements and credit of a worker."""
+
+    worker: PeerId
+    model_id: str
+    state: State
+    segments: tuple[int, ...]
+    stamp: float
+    input_queue: int
+    output_queue: int
+    service_time_s: float
+    segment_service_time_s: tuple[float, ...]
+    busy_s: float
+    policy_version: int
+    counters: WorkerCounters
+    streams: tuple[StreamReport, ...]
+
+
+class LedgerCounts(NamedTuple):
+    """Where a source's frames are: offered = refused + ok + failed + waiting + in_flight, always."""
+
+    offered: int = 0
+    admitted: int = 0
+    refused: int = 0
+    ok: int = 0
+    failed: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    retries: int = 0
+    duplicates: int = 0
+    labelled: int = 0
+    correct: int = 0
+
+
+class SourceReport(NamedTuple):
+    """One SourceStatus: ledger and streams of a camera source. `streams` says what was sent to each entry worker."""
+
+    source: PeerId
+    model_id: str
+    state: State
+    stamp: float
+    home: str
+    counts: LedgerCounts
+    exits: tuple[int, ...]
+    refused_reasons: tuple[tuple[str, int], ...]
+    failed_reasons: tuple[tuple[str, int], ...]
+    total: int
+    waiting_for_credit: int
+    offered_interval_s: float
+    latency_ms: tuple[float, float, float]  # p50, p95, p99
+    policy_version: int
+    streams: tuple[StreamReport, ...]
+
+
+class AppliedPolicy(NamedTuple):
+    """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in seconds, 0 admits at once."""
+
+    controller: PeerId
+    priority: int
+    version: int
+    mode: Mode
+    exit_thresholds: tuple[float, ...]
+    admission_interval_s: float
+    source_intervals_s: tuple[tuple[str, float], ...]
+    output_threshold: int
+    smoothing: float
+
+    def interval_for(self, source: str) -> float:
+        """Admission interval mu (s) of the named source."""
+        return dict(self.source_intervals_s).get(source, self.admission_interval_s)
+
+
+# ---- events of the worker ---------------------------------------------------------------------------------
+
+
+class TasksReceived(NamedTuple):
+    """A batch arrived: `sent_total` counts all frames of the stream, this batch included. No tasks: the stream opens.
+
+    `receiver` is the life the sender meant (incarnation 0 while opening), `stamp` is the sender's clock.
+    """
+
+    sender: PeerId
+    receiver_incarnation: int
+    sent_total: int
+    stamp: float
+    model_id: str
+    tasks: tuple[Task, ...]
+
+
+class ServiceDone(NamedTuple):
+    """The running batch is done: calibrated confidence (0..1) per task of RunBatch, in its order."""
+
+    confidences: tuple[float, ...]
+    duration_s: float
+
+
+class ServiceFailed(NamedTuple):
+    """The running batch raised an error; every task of it fails."""
+
+
+class ResultPathChanged(NamedTuple):
+    """Whether the named source is matched on its results topic; without it the source gets no credit."""
+
+    source: str
+    matched: bool
+
+
+class Shutdown(NamedTuple):
+    """The node is about to stop: everything held goes back with that reason."""
+
+
+class Tick(NamedTuple):
+    """Time has passed; `next_deadline` says when one is due."""
+
+
+# ---- events of the source ---------------------------------------------------------------------------------
+
+
+class FrameOffered(NamedTuple):
+    """The camera gave frame `sequence` (0, 1, 2, ... without gaps); `label` is its true class, if known."""
+
+    sequence: int
+    label: int | None = None
+
+
+class FrameUnreadable(NamedTuple):
+    """The camera's frame `sequence` could not be decoded; it is offered and refused in one."""
+
+    sequence: int
+
+
+class AnswerReceived(NamedTuple):
+    """A worker answered; `class_id` is valid when the answer is OK."""
+
+    answer: Answer
+    class_id: int
+
+
+class InputEnded(NamedTuple):
+    """No more frames will be offered; when all are closed the source is finished."""
+
+
+# ---- events of the controller -------------------------------------------------------------------------------
+
+
+class SetPointsChanged(NamedTuple):
+    """A user changed parameters; the core reads the new set-points from the event."""
+
+    set_points: SetPoints
+
+
+class SetPoints(NamedTuple):
+    """What users ask for. Thresholds T_e^1..T_e^(K-1) in 0..1; rate in frames/s, 0 is unlimited; accuracy 0 means unused."""
+
+    mode: Mode
+    exit_thresholds: tuple[float, ...]
+    admission_rate_hz: float
+    target_accuracy: float
+
+
+WorkerEvent = (
+    TasksReceived
+    | ServiceDone
+    | ServiceFailed
+    | ResultPathChanged
+    | WorkerReport
+    | SourceReport
+    | AppliedPolicy
+    | Shutdown
+    | Tick
+)
+SourceEvent = (
+    FrameOffered | FrameUnreadable | AnswerReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
+)
+ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick
+

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The words that every layer shares: peers, frames, tasks, answers. No tensors, no clocks."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class PeerId(NamedTuple):
+    """One life of a named node: a restarted worker has the same name and a new incarnation."""
+
+    name: str
+    incarnation: int
+
+
+class FrameId(NamedTuple):
+    """One camera frame: the life of the source that offered it, and its number there (0, 1, ...)."""
+
+    source: PeerId
+    sequence: int
+
+
+class Task(NamedTuple):
+    """Segment `segment` (1..K) waiting to be run on a frame.
+
+    Times are seconds on the monotonic clock of the computer that holds the task; a task that
+    crosses the network carries durations and gets new times where it arrives.
+    """
+
+    frame: FrameId
+    attempt: int
+    segment: int
+    admitted_at: float
+    expires_at: float
+
+
+class Reason(enum.IntEnum):
+    """Why a frame was refused or failed. Numbers below 20 travel in ResultBatch."""
+
+    NONE = 0
+    EXPIRED = 1
+    NO_HOLDER = 2
+    BLOCKED = 3
+    NO_CREDIT = 4
+    COMPUTE = 5
+    BAD_INPUT = 6
+    MODEL_MISMATCH = 7
+    SHUTDOWN = 8
+    # Known to the source alone.
+    RATE = 20  # held back by the admission interval until a newer frame came
+    STALE = 21  # due, but no worker had room until a newer frame came
+    UNREADABLE = 22  # the image could not be decoded
+    NO_ANSWER = 23  # no attempt was answered by the deadline
+
+    @property
+    def label(self) -> str:
+        """Name in summaries and logs, such as `no_holder`."""
+        return self.name.lower()
+
+
+class Status(enum.IntEnum):
+    """How an attempt ended. REFUSED may be tried again elsewhere."""
+
+    OK = 0
+    REFUSED = 1
+    FAILED = 2
+
+
+class Answer(NamedTuple):
+    """How one attempt at a frame ended at a worker; `exit` is 1..K, and 0 without an answer."""
+
+    frame: FrameId
+    attempt: int
+    status: Status
+    reason: Reason = Reason.NONE
+    exit: int = 0
+
+
+class State(enum.IntEnum):
+    """Life phase of a worker or source; a source that stops is FINISHED."""
+
+    STARTING = 0
+    RUNNING = 1
+    STOPPING = 2
+
+
+class Mode(enum.IntEnum):
+    """Who moves the applied policy: nobody, the admission interval, or the thresholds."""
+
+    MANUAL = 0
+    RATE = 1
+    THRESHOLD = 2
+
+
+class Strategy(enum.StrEnum):
+    """How frames are spread over workers.
+
+    local: the home worker alone runs everything. ddi: every worker holds the whole model, frames
+    move whole. mdi: segments are spread, no exits. mdi_exit: tasks move after any segment, frames
+    leave early.
+    """
+
+    LOCAL = "local"
+    DDI = "ddi"
+    MDI = "mdi"
+    MDI_EXIT = "mdi_exit"
+
+    def may_move(self, segment: int) -> bool:
+        """Whether a task of `segment` (1..K) may be offloaded although this worker could run it."""
+        match self:
+            case Strategy.LOCAL:
+                return False
+            case Strategy.DDI:
+                return segment == 1
+            case Strategy.MDI | Strategy.MDI_EXIT:
+                return True
+
+    @property
+    def has_exits(self) -> bool:
+        """Whether frames leave early unless told otherwise."""
+        return self is not Strategy.MDI
