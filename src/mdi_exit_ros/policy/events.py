@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.task import Answer, Mode, PeerId, State, Task
 
 
@@ -194,12 +195,6 @@ class InputEnded(NamedTuple):
 # ---- events of the controller -------------------------------------------------------------------------------
 
 
-class SetPointsChanged(NamedTuple):
-    """A user changed parameters; the core reads the new set-points from the event."""
-
-    set_points: SetPoints
-
-
 class SetPoints(NamedTuple):
     """What users ask for. Thresholds T_e^1..T_e^(K-1) in 0..1; rate in frames/s, 0 is unlimited; accuracy 0 means unused."""
 
@@ -207,6 +202,13 @@ class SetPoints(NamedTuple):
     exit_thresholds: tuple[float, ...]
     admission_rate_hz: float
     target_accuracy: float
+
+
+class SetPointsChanged(NamedTuple):
+    """A user changed parameters: the new set-points and constants."""
+
+    set_points: SetPoints
+    settings: AdaptationSettings
 
 
 WorkerEvent = (
@@ -224,4 +226,3 @@ SourceEvent = (
     FrameOffered | FrameUnreadable | AnswerReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
 )
 ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick
-
