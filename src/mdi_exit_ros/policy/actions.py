@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mdi_exit_ros.policy.events import AppliedPolicy, SourceReport, WorkerReport
-from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, Status, Task
+from mdi_exit_ros.task import Answer, PeerId, Reason, Status, Task
 
 
 class RunBatch(NamedTuple):
@@ -19,7 +19,7 @@ class RunBatch(NamedTuple):
 class SendTasks(NamedTuple):
     """Send one batch: all tasks are of one source and wait for one segment. No tasks: open the stream.
 
-    `receiver.incarnation` is 0 while opening; `sent_total` includes this batch; `stamp` is this node's clock (s).
+    `sent_total` includes this batch; `stamp` is this node's clock (s).
     """
 
     receiver: PeerId
@@ -36,9 +36,9 @@ class SendAnswers(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """The core no longer holds these frames: free their tensors (performed after all sends of the same step)."""
+    """The core no longer holds these tasks: free the tensors of their (frame, attempt), after all sends of this step."""
 
-    frames: tuple[FrameId, ...]
+    tasks: tuple[Task, ...]
 
 
 class PublishWorkerReport(NamedTuple):

@@ -14,6 +14,7 @@ class StreamReport(NamedTuple):
 
     Attributes:
         peer: the life of the peer that this speaks of.
+        open: its stream to this node is open; until then it sends batches without tasks to open it.
         received: cumulative frames received from it.
         credit: frames it may send beyond `received`.
         sent: cumulative frames sent to it.
@@ -25,6 +26,7 @@ class StreamReport(NamedTuple):
     """
 
     peer: PeerId
+    open: bool = False
     received: int = 0
     credit: int = 0
     sent: int = 0
@@ -128,7 +130,7 @@ class AppliedPolicy(NamedTuple):
 class TasksReceived(NamedTuple):
     """A batch arrived: `sent_total` counts all frames of the stream, this batch included. No tasks: the stream opens.
 
-    `receiver` is the life the sender meant (incarnation 0 while opening), `stamp` is the sender's clock.
+    `receiver_incarnation` is the life of this worker that the sender meant, `stamp` is the sender's clock.
     """
 
     sender: PeerId

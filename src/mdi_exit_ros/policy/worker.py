@@ -4,9 +4,49 @@
 from __future__ import annotations
 
 import dataclasses
+import random
+from collections import Counter
+from collections.abc import Iterable
+from typing import assert_never
 
 from mdi_exit_ros.parameter import parameter
-from mdi_exit_ros.task import PeerId, Strategy
+from mdi_exit_ros.policy.actions import (
+    Finished,
+    Forget,
+    PublishWorkerReport,
+    RunBatch,
+    SendAnswers,
+    SendTasks,
+    Warn,
+    WorkerAction,
+)
+from mdi_exit_ros.policy.credits import Arrival, CreditPool, Inbound, Outbound
+from mdi_exit_ros.policy.early_exit import leaves_here
+from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay
+from mdi_exit_ros.policy.events import (
+    AppliedPolicy,
+    ResultPathChanged,
+    ServiceDone,
+    ServiceFailed,
+    Shutdown,
+    SourceReport,
+    StreamReport,
+    TasksReceived,
+    Tick,
+    WorkerCounters,
+    WorkerEvent,
+    WorkerReport,
+)
+from mdi_exit_ros.policy.offloading import Candidate, best, moves
+from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
+from mdi_exit_ros.policy.selection import PolicySelector
+from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
+
+OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
+FORGET_PEER_S = 5.0  # silence after which a sender's credit is taken back
+DEFAULT_OUTPUT_THRESHOLD = 16
+DEFAULT_SMOOTHING = 0.2
+_COUNTED_AS = {Status.OK: "answered", Status.REFUSED: "refused", Status.FAILED: "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,3 +98,514 @@ class WorkerSetup:
     exits_enabled: bool
     exit_thresholds: tuple[float, ...]
     settings: WorkerSettings = WorkerSettings()
+
+
+class _Neighbour:
+    """What this worker knows of one neighbour that it may send tasks to."""
+
+    def __init__(self) -> None:
+        self.report: WorkerReport | None = None
+        self.heard_at = float("-inf")
+        self.outbound: Outbound | None = None
+        self.delay = TransferDelay()
+
+    def usable(self, segment: int, model_id: str, settings: WorkerSettings, now: float) -> bool:
+        """Alive, not stuck, same model, and holding the segment; credit is another matter."""
+        report = self.report
+        if report is None or self.outbound is None:
+            return False
+        age = now - self.heard_at
+        return (
+            age <= settings.liveness_timeout_s
+            and report.busy_s + age * (report.busy_s > 0.0) <= settings.stall_timeout_s
+            and report.state is State.RUNNING
+            and report.model_id == model_id
+            and segment in report.segments
+        )
+
+
+class WorkerCore:
+    """What one worker decides: exit, keep or move each task, and whom to give credit.
+
+    `handle` takes one event and the local monotonic time (s) and returns actions in the order in
+    which the shell performs them. At most one batch is in service.
+    """
+
+    def __init__(self, setup: WorkerSetup, rng: random.Random) -> None:
+        self.setup = setup
+        self._settings = setup.settings
+        self._rng = rng
+        self._input = TaskQueue()
+        self._output = TaskQueue()
+        self._running: tuple[Task, ...] = ()
+        self._running_since = 0.0
+        self._held: dict[FrameId, tuple[Task, CreditPool]] = {}
+        self._neighbours = {name: _Neighbour() for name in setup.neighbours}
+        source_room = self._settings.queue_capacity
+        if setup.strategy is not Strategy.LOCAL:
+            source_room //= 2
+        self._from_sources = CreditPool(source_room)
+        self._from_workers = CreditPool(self._settings.queue_capacity - source_room)
+        self._sources: dict[str, tuple[PeerId, float, float]] = {}  # life, its stamp, heard at
+        self._workers: dict[str, tuple[PeerId, float, float]] = {}
+        self._result_paths: set[str] = set()
+        self._policies = PolicySelector()
+        self._service = ServiceTimes()
+        self._counts: Counter[str] = Counter()
+        self._information = 0  # grows with every status heard and service ended
+        self._tossed: dict[int, int] = {}  # segment -> information at which its head lost the toss
+        self._state = State.RUNNING
+        self._finished = False
+        self._reported_at = float("-inf")
+        self._changed = True
+        self._outgoing: dict[str, dict[tuple[int, PeerId], list[Task]]] = {}
+        self._answers: dict[PeerId, list[Answer]] = {}
+        self._gone: list[Task] = []
+        self._warnings: list[Warn] = []
+
+    # ---- the door --------------------------------------------------------------------------------------
+
+    def handle(self, event: WorkerEvent, now: float) -> list[WorkerAction]:
+        """Takes in one event at time `now` (s, never decreasing) and says what to do."""
+        opened: list[WorkerAction] = []
+        match event:
+            case TasksReceived():
+                self._on_tasks(event, now)
+            case ServiceDone():
+                self._on_service_done(event, now)
+            case ServiceFailed():
+                self._on_service_failed()
+            case WorkerReport():
+                opened = self._on_worker_report(event, now)
+            case SourceReport():
+                self._on_source_report(event, now)
+            case AppliedPolicy():
+                self._on_policy(event, now)
+            case ResultPathChanged():
+                (self._result_paths.add if event.matched else self._result_paths.discard)(event.source)
+            case Shutdown():
+                self._on_shutdown()
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+        self._move_tasks(now)
+        return [*opened, *self._flush(now), *self._start_service(now), *self._report(now), *self._end()]
+
+    def next_deadline(self) -> float | None:
+        """When the next Tick is due (s), if nothing happens before; None when finished."""
+        if self._finished:
+            return None
+        interval = self._settings.status_interval_min_s if self._changed else self._settings.status_interval_max_s
+        deadline = self._reported_at + interval
+        for segment in self._output.segments():
+            head = self._output.head(segment)
+            if segment not in self.setup.segments and head is not None:
+                deadline = min(deadline, head.since + self._settings.move_timeout_s)
+        return deadline
+
+    @property
+    def held(self) -> int:
+        """Tasks held, all queues and the running batch together."""
+        return len(self._held)
+
+    # ---- events ----------------------------------------------------------------------------------------
+
+    def _on_tasks(self, event: TasksReceived, now: float) -> None:
+        sender = event.sender
+        is_source = sender.name in self._sources and self._sources[sender.name][0] == sender
+        pool = self._from_sources if is_source else self._from_workers
+        if not event.tasks:
+            known = is_source or (sender.name in self._workers and self._workers[sender.name][0] == sender)
+            reachable = not is_source or sender.name in self._result_paths
+            fits = event.model_id == self.setup.model_id and event.receiver_incarnation == self.setup.me.incarnation
+            if known and reachable and fits and self._state is State.RUNNING:
+                pool.open(sender, event.sent_total, now)
+                self._changed = True
+            return
+        self._changed = True
+        stream = pool.streams.get(sender.name)
+        if event.model_id != self.setup.model_id:
+            self._refuse(event.tasks, Reason.MODEL_MISMATCH)
+        elif self._state is not State.RUNNING:
+            self._refuse(event.tasks, Reason.SHUTDOWN)
+        elif stream is None or stream.sender != sender or event.receiver_incarnation != self.setup.me.incarnation:
+            self._refuse(event.tasks, Reason.NO_CREDIT)
+        else:
+            self._accept(event, stream, pool, now)
+
+    def _accept(self, event: TasksReceived, stream: Inbound, pool: CreditPool, now: float) -> None:
+        lost_before = stream.lost
+        within = max(0, len(event.tasks) - max(0, event.sent_total - stream.limit))
+        if stream.arrive(event.sent_total, len(event.tasks)) is Arrival.DUPLICATE:
+            self._gone.extend(task for task in event.tasks if not self._holds(task))
+            return
+        stream.heard_at = stream.stamp_at = now
+        stream.stamp = event.stamp
+        self._counts["received_total"] += len(event.tasks)
+        self._counts["lost"] += stream.lost - lost_before
+        self._refuse(event.tasks[within:], Reason.NO_CREDIT)
+        for task in event.tasks[:within]:
+            if self._supersedes(task):
+                self._held[task.frame] = (task, pool)
+                pool.held += 1
+                self._place(task, now, offered=pool is self._from_sources)
+
+    def _on_service_done(self, event: ServiceDone, now: float) -> None:
+        tasks, self._running = self._running, ()
+        assert len(event.confidences) == len(tasks), "one confidence per task of the batch"
+        self._information += 1
+        self._changed = True
+        segment = tasks[0].segment
+        self._service.observe(segment, len(tasks), event.duration_s, self._smoothing)
+        self._counts["served"] += len(tasks)
+        self._counts["batches"] += 1
+        thresholds = self._thresholds
+        for task, confidence in zip(tasks, event.confidences, strict=True):
+            if not self._holds(task):
+                self._gone.append(task)
+            elif leaves_here(segment, self.setup.num_segments, confidence, thresholds):
+                self._answer(task, Status.OK, Reason.NONE, exit_number=segment)
+            elif self._state is not State.RUNNING:
+                self._answer(task, Status.REFUSED, Reason.SHUTDOWN)
+            else:
+                following = task._replace(segment=segment + 1)
+                self._held[task.frame] = (following, self._held[task.frame][1])
+                self._place(following, now, offered=True)
+
+    def _on_service_failed(self) -> None:
+        tasks, self._running = self._running, ()
+        self._information += 1
+        self._changed = True
+        for task in tasks:
+            if self._holds(task):
+                self._answer(task, Status.FAILED, Reason.COMPUTE)
+            else:
+                self._gone.append(task)
+
+    def _on_worker_report(self, report: WorkerReport, now: float) -> list[WorkerAction]:
+        name = report.worker.name
+        if name == self.setup.me.name:
+            if report.worker != self.setup.me:
+                self._warn(f"twin:{name}", f"another worker is named {name}: give every worker a name of its own")
+            return []
+        self._workers[name] = (report.worker, report.stamp, now)
+        mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
+        self._hear_stream(self._from_workers.streams.get(name), report.worker, mine, now)
+        neighbour = self._neighbours.get(name)
+        if neighbour is None:
+            return []
+        if neighbour.outbound is None or neighbour.outbound.receiver != report.worker:
+            neighbour.outbound = Outbound(report.worker)
+        neighbour.report = report
+        neighbour.heard_at = now
+        self._information += 1
+        if report.model_id != self.setup.model_id:
+            self._warn(
+                f"model:{name}",
+                f"{name} runs model {report.model_id}, this worker {self.setup.model_id}: "
+                "they exchange no tasks; start both with the same model",
+            )
+            return []
+        if mine is None or not mine.open:
+            return self._open(neighbour.outbound, now) if report.state is State.RUNNING else []
+        neighbour.outbound.acknowledge(mine.received, mine.credit)
+        if mine.echo_stamp >= 0.0:
+            neighbour.delay.status_echoed(now - mine.echo_stamp - mine.echo_hold_s, self._smoothing)
+        if mine.batch_echo_stamp >= 0.0:
+            trip = now - mine.batch_echo_stamp - mine.batch_echo_hold_s
+            neighbour.delay.batch_echoed(mine.batch_echo_stamp, trip, self._smoothing)
+        return []
+
+    def _on_source_report(self, report: SourceReport, now: float) -> None:
+        name = report.source.name
+        if report.state is State.STOPPING:
+            self._from_sources.close(name)
+            self._sources.pop(name, None)
+            return
+        self._sources[name] = (report.source, report.stamp, now)
+        mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
+        self._hear_stream(self._from_sources.streams.get(name), report.source, mine, now)
+
+    def _hear_stream(self, stream: Inbound | None, sender: PeerId, mine: StreamReport | None, now: float) -> None:
+        if stream is None or stream.sender != sender:
+            return
+        stream.heard_at = now
+        if mine is not None:
+            lost_before = stream.lost
+            stream.announced(mine.sent, now, self._settings.liveness_timeout_s)
+            self._counts["lost"] += stream.lost - lost_before
+
+    def _on_policy(self, policy: AppliedPolicy, now: float) -> None:
+        before = self._policies.current
+        if self._policies.hear(policy, now):
+            self._warn("controllers", "several controllers are alive: the highest priority counts, then the lowest name")
+        self._changed |= self._policies.current != before
+
+    def _on_shutdown(self) -> None:
+        self._state = State.STOPPING
+        self._changed = True
+        self._reported_at = float("-inf")
+        for queue in (self._input, self._output):
+            for segment in queue.segments():
+                for task in queue.take(segment, len(queue)):
+                    self._answer(task, Status.REFUSED, Reason.SHUTDOWN)
+
+    # ---- tasks -----------------------------------------------------------------------------------------
+
+    def _holds(self, task: Task) -> bool:
+        entry = self._held.get(task.frame)
+        return entry is not None and entry[0].attempt == task.attempt
+
+    def _supersedes(self, task: Task) -> bool:
+        """Whether the task is new here; an older attempt at the same frame is dropped for it."""
+        entry = self._held.get(task.frame)
+        if entry is None:
+            return True
+        self._counts["superseded"] += 1
+        older, pool = entry
+        if older.attempt >= task.attempt:
+            if older.attempt > task.attempt:
+                self._gone.append(task)
+            return False
+        self._input.remove(task.frame)
+        self._output.remove(task.frame)
+        if not any(running.frame == task.frame for running in self._running):
+            self._gone.append(older)
+        pool.held -= 1
+        del self._held[task.frame]
+        return True
+
+    def _place(self, task: Task, now: float, *, offered: bool) -> None:
+        """Puts a task into I or O. A task that a neighbour moved here (`offered` false) is run here."""
+        held = task.segment in self.setup.segments
+        stays = held and (not offered or not self.setup.strategy.may_move(task.segment))
+        if stays or goes_to_input(
+            held=held,
+            input_length=len(self._input) + len(self._running),
+            output_length=len(self._output),
+            output_threshold=self._output_threshold,
+        ):
+            self._input.append(task, now)
+        else:
+            self._output.append(task, now)
+
+    def _move_tasks(self, now: float) -> None:
+        """Offloads from O: per segment the oldest tasks, until one may not or does not move."""
+        for segment in self._output.segments():
+            held = segment in self.setup.segments
+            usable = [
+                name
+                for name, neighbour in self._neighbours.items()
+                if neighbour.usable(segment, self.setup.model_id, self._settings, now)
+            ]
+            while (head := self._output.head(segment)) is not None:
+                if head.task.expires_at <= now:
+                    self._answer(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
+                    continue
+                target = self._target(segment, usable, held=held)
+                if target is not None:
+                    self._send(target, self._output.pop(segment))
+                elif not held and now - head.since >= self._settings.move_timeout_s:
+                    task = self._output.pop(segment)
+                    if usable:
+                        self._answer(task, Status.REFUSED, Reason.BLOCKED)
+                    else:
+                        self._answer(task, Status.FAILED, Reason.NO_HOLDER)
+                else:
+                    break
+
+    def _target(self, segment: int, usable: Iterable[str], *, held: bool) -> str | None:
+        """Where the oldest task of `segment` in O goes now, if anywhere."""
+        if held and (not self.setup.strategy.may_move(segment) or self._tossed.get(segment) == self._information):
+            return None
+        nbytes = self.setup.input_nbytes[segment - 1]
+        chosen = best(self._candidate(name, nbytes) for name in usable if self._credit(name) > 0)
+        if chosen is None:
+            return None
+        if held and not moves(
+            chosen,
+            input_length=len(self._input) + len(self._running),
+            output_length=len(self._output),
+            service_time_s=self._service.mean_s,
+            rng=self._rng,
+        ):
+            self._tossed[segment] = self._information
+            return None
+        return chosen.name
+
+    def _credit(self, name: str) -> int:
+        outbound = self._neighbours[name].outbound
+        return outbound.available if outbound is not None else 0
+
+    def _candidate(self, name: str, nbytes: int) -> Candidate:
+        neighbour = self._neighbours[name]
+        assert neighbour.report is not None and neighbour.outbound is not None
+        queued = neighbour.report.input_queue + neighbour.outbound.unacknowledged
+        return Candidate(name, queued, neighbour.report.service_time_s, neighbour.delay.seconds(nbytes))
+
+    def _send(self, name: str, task: Task) -> None:
+        outbound = self._neighbours[name].outbound
+        assert outbound is not None
+        outbound.sent += 1
+        self._outgoing.setdefault(name, {}).setdefault((task.segment, task.frame.source), []).append(task)
+        self._release(task)
+        self._counts["moved"] += 1
+        self._counts["moved_bytes"] += self.setup.input_nbytes[task.segment - 1]
+
+    def _start_service(self, now: float) -> list[WorkerAction]:
+        """Runs the oldest tasks of I, filled up with those of O that found no better place; O alone when I is empty."""
+        if self._running or self._state is not State.RUNNING:
+            return []
+        batch: list[Task] = []
+        while not batch:
+            segments = self._input.segments() or [
+                segment for segment in self._output.segments() if segment in self.setup.segments
+            ]
+            if not segments:
+                return []
+            segment = segments[0]
+            batch = self._input.take(segment, self._settings.batch_max)
+            batch += self._output.take(segment, self._settings.batch_max - len(batch))
+            for task in [task for task in batch if task.expires_at <= now]:
+                batch.remove(task)
+                self._answer(task, Status.FAILED, Reason.EXPIRED)
+        self._running = tuple(batch)
+        self._running_since = now
+        self._changed = True
+        return [*self._flush(now), RunBatch(segment, self._running)]
+
+    # ---- answers ---------------------------------------------------------------------------------------
+
+    def _answer(self, task: Task, status: Status, reason: Reason, *, exit_number: int = 0) -> None:
+        self._counts[_COUNTED_AS[status]] += 1
+        self._answers.setdefault(task.frame.source, []).append(
+            Answer(task.frame, task.attempt, status, reason, exit_number)
+        )
+        self._release(task)
+
+    def _refuse(self, tasks: Iterable[Task], reason: Reason) -> None:
+        """Sends back tasks that were never taken in."""
+        for task in tasks:
+            self._counts["refused"] += 1
+            self._answers.setdefault(task.frame.source, []).append(
+                Answer(task.frame, task.attempt, Status.REFUSED, reason)
+            )
+            if not self._holds(task):
+                self._gone.append(task)
+
+    def _release(self, task: Task) -> None:
+        _, pool = self._held.pop(task.frame)
+        pool.held -= 1
+        self._changed = True
+        self._gone.append(task)
+
+    def _flush(self, now: float) -> list[WorkerAction]:
+        """What has gathered: batches per receiver, answers per source, and then tensors to free."""
+        actions: list[WorkerAction] = []
+        for name, groups in self._outgoing.items():
+            neighbour = self._neighbours[name]
+            assert neighbour.outbound is not None
+            total = neighbour.outbound.sent - sum(map(len, groups.values()))
+            for (segment, _), tasks in groups.items():
+                total += len(tasks)
+                neighbour.delay.batch_sent(now, len(tasks) * self.setup.input_nbytes[segment - 1])
+                actions.append(SendTasks(neighbour.outbound.receiver, total, now, tuple(tasks)))
+        actions += [SendAnswers(source, tuple(answers)) for source, answers in self._answers.items()]
+        if self._gone:
+            actions.append(Forget(tuple(self._gone)))
+        actions += self._warnings
+        self._outgoing, self._answers, self._gone, self._warnings = {}, {}, [], []
+        return actions
+
+    # ---- telling others --------------------------------------------------------------------------------
+
+    def _open(self, outbound: Outbound, now: float) -> list[WorkerAction]:
+        if now - outbound.opened_at < OPEN_INTERVAL_S:
+            return []
+        outbound.opened_at = now
+        return [SendTasks(outbound.receiver, outbound.sent, now, ())]
+
+    def _report(self, now: float) -> list[WorkerAction]:
+        interval = self._settings.status_interval_min_s if self._changed else self._settings.status_interval_max_s
+        if self._finished or now < self._reported_at + interval:
+            return []
+        self._reported_at = now
+        self._changed = False
+        for pool in (self._from_sources, self._from_workers):
+            for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
+                pool.close(name)
+            pool.grant()
+        segments = tuple(sorted(self.setup.segments))
+        return [
+            PublishWorkerReport(
+                WorkerReport(
+                    worker=self.setup.me,
+                    model_id=self.setup.model_id,
+                    state=self._state,
+                    segments=segments,
+                    stamp=now,
+                    input_queue=len(self._input) + len(self._running),
+                    output_queue=len(self._output),
+                    service_time_s=self._service.mean_s,
+                    segment_service_time_s=tuple(self._service.segment_s(segment) for segment in segments),
+                    busy_s=max(now - self._running_since, 1e-9) if self._running else 0.0,
+                    policy_version=self._policies.current.version if self._policies.current else 0,
+                    counters=WorkerCounters(**self._counts),
+                    streams=self._streams(now),
+                )
+            )
+        ]
+
+    def _streams(self, now: float) -> tuple[StreamReport, ...]:
+        reports: dict[PeerId, StreamReport] = {}
+        for pool, known in ((self._from_sources, self._sources), (self._from_workers, self._workers)):
+            for name, stream in pool.streams.items():
+                life, stamp, heard_at = known.get(name, (stream.sender, -1.0, now))
+                echoed = life == stream.sender
+                reports[stream.sender] = StreamReport(
+                    peer=stream.sender,
+                    open=True,
+                    received=stream.received,
+                    credit=stream.outstanding,
+                    echo_stamp=stamp if echoed else -1.0,
+                    echo_hold_s=now - heard_at if echoed else 0.0,
+                    batch_echo_stamp=stream.stamp,
+                    batch_echo_hold_s=now - stream.stamp_at if stream.stamp >= 0.0 else 0.0,
+                )
+        for neighbour in self._neighbours.values():
+            outbound = neighbour.outbound
+            if outbound is not None and outbound.sent:
+                nbytes = self.setup.input_nbytes[-1]
+                delay = neighbour.delay.seconds(nbytes) if neighbour.delay.known else -1.0
+                report = reports.get(outbound.receiver, StreamReport(outbound.receiver))
+                reports[outbound.receiver] = report._replace(sent=outbound.sent, transfer_delay_s=delay)
+        return tuple(reports.values())
+
+    def _end(self) -> list[WorkerAction]:
+        if self._state is State.RUNNING or self._running or self._finished:
+            return []
+        self._finished = True
+        return [Finished()]
+
+    def _warn(self, key: str, text: str) -> None:
+        self._warnings.append(Warn(key, text))
+
+    # ---- policy in force -------------------------------------------------------------------------------
+
+    @property
+    def _thresholds(self) -> tuple[float, ...]:
+        if not self.setup.exits_enabled:
+            return ()
+        policy = self._policies.current
+        return policy.exit_thresholds if policy is not None else self.setup.exit_thresholds
+
+    @property
+    def _output_threshold(self) -> int:
+        policy = self._policies.current
+        return policy.output_threshold if policy is not None else DEFAULT_OUTPUT_THRESHOLD
+
+    @property
+    def _smoothing(self) -> float:
+        policy = self._policies.current
+        return policy.smoothing if policy is not None else DEFAULT_SMOOTHING

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Flow control without loss: who may send how many frames, and what has arrived."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from mdi_exit_ros.task import PeerId
+
+
+@dataclasses.dataclass
+class Outbound:
+    """This node's stream to one life of a receiver. Nothing is sent beyond `acked + credit`."""
+
+    receiver: PeerId
+    sent: int = 0
+    acked: int = 0
+    credit: int = 0
+    opened_at: float = float("-inf")
+
+    @property
+    def unacknowledged(self) -> int:
+        """Frames sent that the receiver has not reported: they count into its queue."""
+        return self.sent - self.acked
+
+    @property
+    def available(self) -> int:
+        """Frames that may be sent now."""
+        return max(0, self.acked + self.credit - self.sent)
+
+    def acknowledge(self, received: int, credit: int) -> None:
+        """Takes in the receiver's report; a report that lies beyond what was sent is cut."""
+        self.acked = min(max(self.acked, received), self.sent)
+        self.credit = credit
+
+
+class Arrival(enum.Enum):
+    """What a batch is, by its place in the stream."""
+
+    NEXT = enum.auto()
+    DUPLICATE = enum.auto()
+
+
+@dataclasses.dataclass
+class Inbound:
+    """One sender's stream to this node."""
+
+    sender: PeerId
+    heard_at: float
+    received: int = 0
+    limit: int = 0
+    lost: int = 0
+    stamp: float = -1.0
+    stamp_at: float = 0.0
+    _behind_since: float = float("inf")
+
+    @property
+    def outstanding(self) -> int:
+        """Frames that the sender may still send: they occupy room."""
+        return max(0, self.limit - self.received)
+
+    def arrive(self, sent_total: int, count: int) -> Arrival:
+        """Takes in a batch of `count` frames that ends at `sent_total`; a gap in front of it is counted as lost."""
+        if sent_total <= self.received:
+            return Arrival.DUPLICATE
+        self.lost += max(0, sent_total - count - self.received)
+        self.received = sent_total
+        return Arrival.NEXT
+
+    def announced(self, sent: int, now: float, patience_s: float) -> None:
+        """The sender says how much it has sent: what is missing for longer than `patience_s` is lost.
+
+        Without this a lost last batch would hold its credit for ever.
+        """
+        if sent <= self.received:
+            self._behind_since = float("inf")
+        elif now - self._behind_since >= patience_s:
+            self.lost += sent - self.received
+            self.received = sent
+            self._behind_since = float("inf")
+        else:
+            self._behind_since = min(self._behind_since, now)
+
+
+class CreditPool:
+    """Room of `size` frames, given out as credit to the streams of one kind of sender.
+
+    At all times: frames held of these senders + credit outstanding <= size.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.held = 0
+        self.streams: dict[str, Inbound] = {}
+
+    def open(self, sender: PeerId, sent: int, now: float) -> Inbound:
+        """The sender's stream, which has sent `sent` frames before; a new life of the sender voids the old credit."""
+        stream = self.streams.get(sender.name)
+        if stream is None or stream.sender != sender:
+            stream = self.streams[sender.name] = Inbound(sender, now, received=sent, limit=sent)
+        stream.heard_at = now
+        return stream
+
+    def close(self, name: str) -> None:
+        """Takes the stream's credit back."""
+        self.streams.pop(name, None)
+
+    def share(self) -> int:
+        """Credit each stream should have outstanding when the pool is empty."""
+        return max(1, self.size // max(1, len(self.streams)))
+
+    def grant(self) -> None:
+        """Gives free room to streams below their share, the neediest first, never more than there is."""
+        room = self.size - self.held - sum(stream.outstanding for stream in self.streams.values())
+        share = self.share()
+        for stream in sorted(self.streams.values(), key=lambda each: (each.outstanding, each.sender)):
+            if room <= 0:
+                return
+            more = min(room, share - stream.outstanding)
+            if more > 0:
+                stream.limit = stream.received + stream.outstanding + more
+                room -= more

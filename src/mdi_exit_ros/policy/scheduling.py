@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which queue a task waits, and in which order tasks of a queue are taken."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from mdi_exit_ros.task import FrameId, Task
+
+
+def goes_to_input(*, held: bool, input_length: int, output_length: int, output_threshold: int) -> bool:
+    """Whether a new task waits to be run here (I_n) rather than to be moved (O_n).
+
+    Args:
+        held: This worker holds the task's segment.
+        input_length: I_n in frames.
+        output_length: O_n in frames.
+        output_threshold: T_O in frames.
+    """
+    return held and (input_length == 0 or output_length > output_threshold)
+
+
+class Waiting(NamedTuple):
+    """A task in a queue: since when (s, local monotonic) and as which arrival."""
+
+    task: Task
+    since: float
+    order: int
+
+
+class TaskQueue:
+    """Tasks in order of arrival, reachable by segment, so that a batch is one segment's oldest tasks."""
+
+    def __init__(self) -> None:
+        self._segments: dict[int, deque[Waiting]] = {}
+        self._next = 0
+        self._length = 0
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[Task]:
+        return (waiting.task for queue in self._segments.values() for waiting in queue)
+
+    def append(self, task: Task, now: float) -> None:
+        """Adds the newest task."""
+        self._segments.setdefault(task.segment, deque()).append(Waiting(task, now, self._next))
+        self._next += 1
+        self._length += 1
+
+    def segments(self) -> list[int]:
+        """Segments with waiting tasks, the one with the oldest head first."""
+        heads = [(queue[0].order, segment) for segment, queue in self._segments.items() if queue]
+        return [segment for _, segment in sorted(heads)]
+
+    def head(self, segment: int) -> Waiting | None:
+        """The segment's oldest task, left in place."""
+        queue = self._segments.get(segment)
+        return queue[0] if queue else None
+
+    def pop(self, segment: int) -> Task:
+        """Takes the segment's oldest task."""
+        self._length -= 1
+        return self._segments[segment].popleft().task
+
+    def take(self, segment: int, most: int) -> list[Task]:
+        """Takes up to `most` of the segment's oldest tasks."""
+        queue = self._segments.get(segment)
+        return [self.pop(segment) for _ in range(min(most, len(queue)))] if queue else []
+
+    def remove(self, frame: FrameId) -> None:
+        """Drops the frame's task, if it waits here."""
+        for queue in self._segments.values():
+            for waiting in queue:
+                if waiting.task.frame == frame:
+                    queue.remove(waiting)
+                    self._length -= 1
+                    return
