@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdi-exit evaluate`: accuracy and cost of a model on labelled images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Measure a model's accuracy and cost on labelled images.")
+@click.option("--model", "model_name", default="mobilenetv2", show_default=True, help="Shipped model or its folder.")
+@click.option(
+    "--data",
+    help="Zip archive or folder of [<split>/]<class>/<image>, or torchvision:DIR; the shipped sample by default.",
+)
+@click.option("--split", default="test", show_default=True, help="Which images of --data.")
+@click.option(
+    "--target-accuracy",
+    type=click.FloatRange(0.0, 1.0),
+    help="Exit at the cheapest thresholds that had this accuracy on the validation images.",
+)
+@click.option("--thresholds", help="Thresholds of all exits but the last, comma separated; the card's by default.")
+@click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 with openvino.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures here."
+)
+def evaluate(
+    model_name: str,
+    data: str | None,
+    split: str,
+    target_accuracy: float | None,
+    thresholds: str | None,
+    backend: str,
+    precision: str,
+    threads: int,
+    json_path: Path | None,
+) -> None:
+    """Measure a model's accuracy and cost on labelled images."""
+    import json
+
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from mdi_exit_ros.errors import ConfigurationError
+    from mdi_exit_ros.model.backends.registry import load_segments, resolve_backend
+    from mdi_exit_ros.model.card import load_card
+    from mdi_exit_ros.resources import share_directory
+    from mdi_exit_ros.training import evaluation
+    from mdi_exit_ros.training.datasets import load_split
+
+    if thresholds is not None and target_accuracy is not None:
+        raise ConfigurationError("--thresholds and --target-accuracy exclude each other: give one of them")
+    card = load_card(model_name)
+    applied = card.default_thresholds
+    if target_accuracy is not None:
+        applied = card.point_for(target_accuracy).thresholds
+    if thresholds is not None:
+        try:
+            applied = tuple(float(part) for part in thresholds.split(","))
+        except ValueError as error:
+            raise ConfigurationError(f"--thresholds must be numbers like 0.8,0.8: came {thresholds!r}") from error
+    height, width, _ = card.input_shape
+    images = load_split(data or str(share_directory() / "data/cifar10_sample.zip"), split, image_size=(height, width))
+    backend = resolve_backend(backend)
+    runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=threads)
+    console = Console()
+    with Progress(console=console, transient=True) as progress:
+        bar = progress.add_task(f"evaluating {card.name}", total=len(images))
+        report = evaluation.evaluate(
+            card,
+            runner,
+            images,
+            applied,
+            backend=backend,
+            precision=precision,
+            on_batch=lambda count: progress.advance(bar, count),
+        )
+    table = Table(title=f"{card.name} ({card.model_id}) on {len(images)} images, {backend} {precision}")
+    for heading in ("exit", "accuracy alone", "95 %", "ECE", "threshold", "share of images"):
+        table.add_column(heading, justify="right")
+    for index, (low, high) in enumerate(report["accuracy_exits_interval"]):
+        table.add_row(
+            str(index + 1),
+            f"{report['accuracy_exits'][index]:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{report['ece_exits'][index]:.4f}",
+            f"{applied[index]:g}" if index < len(applied) else "always",
+            f"{report['exits'][index]:.3f}",
+        )
+    console.print(table)
+    low, high = report["accuracy_interval"]
+    console.print(
+        f"with early exits: accuracy {report['accuracy']:.4f} ({low:.4f}-{high:.4f}), "
+        f"{report['mac_fraction']:.3f} of the multiply-accumulates, ECE {report['ece']:.4f}"
+    )
+    if json_path is not None:
+        json_path.parent.mkdir(parents=True, exist_ok=True)
+        json_path.write_text(json.dumps(report, indent=2) + "\n")

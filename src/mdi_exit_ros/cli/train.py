@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdi-exit train`: trains all exits jointly and writes a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(short_help="Train a multi-exit network and write a model directory.")
+@click.option("--data", required=True, help="Zip archive or folder of <split>/<class>/<image>, or torchvision:DIR.")
+@click.option("--architecture", default="mobilenetv2", show_default=True, help="Network to train.")
+@click.option("--epochs", default=24, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
+@click.option("--seed", default=1, show_default=True, type=int, help="Decides the split, the weights and the order.")
+@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--validation-size",
+    default=5000,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Training images held out for calibration.",
+)
+@click.option(
+    "--out", "out_directory", required=True, type=click.Path(path_type=Path), help="Model directory to write."
+)
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out.")
+@click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; 0 for all cores.")
+def train(
+    data: str,
+    architecture: str,
+    epochs: int,
+    seed: int,
+    batch_size: int,
+    validation_size: int,
+    out_directory: Path,
+    resume: bool,
+    threads: int,
+) -> None:
+    """Train a multi-exit network and write a model directory."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    from mdi_exit_ros.training.loop import TrainingOptions
+    from mdi_exit_ros.training.session import train_model
+
+    options = TrainingOptions(epochs=epochs, seed=seed, batch_size=batch_size)
+    # the card names the archive, not where it lay on this computer
+    command = (
+        f"mdi-exit train --data {Path(data).name} --architecture {architecture} --epochs {epochs} --seed {seed} "
+        f"--batch-size {batch_size} --validation-size {validation_size}"
+    )
+    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
+        bar = progress.add_task("reading images", total=None)
+
+        def show_step(epoch: int, step: int, steps: int, loss: float) -> None:
+            progress.update(bar, description=f"epoch {epoch}/{epochs} loss {loss:.3f}", completed=step, total=steps)
+
+        train_model(
+            data=data,
+            architecture_name=architecture,
+            options=options,
+            validation_size=validation_size,
+            out_directory=out_directory,
+            resume=resume,
+            threads=threads,
+            command=command,
+            on_step=show_step,
+            say=progress.console.print,
+        )

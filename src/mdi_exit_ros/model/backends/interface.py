@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every compute backend offers: segments of one model, run on batches of numpy arrays."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdi_exit_ros.errors import BackendError, ModelError
+from mdi_exit_ros.model.card import ModelCard
+
+
+class SegmentOutput(NamedTuple):
+    """What one segment says about a batch of B frames.
+
+    Attributes:
+        features: (B, C, H, W) float32 for the next segment; None after the last one.
+        class_id: (B,) uint16.
+        confidence: (B,) float32, the largest calibrated softmax probability, in [0, 1].
+    """
+
+    features: NDArray[np.float32] | None
+    class_id: NDArray[np.uint16]
+    confidence: NDArray[np.float32]
+
+
+class SegmentRunner(Protocol):
+    """Runs the segments it was loaded with; used by one thread at a time."""
+
+    def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
+        """Runs segment 1..K on `batch`: uint8 (B, H, W, 3) for the first, else float32 (B, C, H, W).
+
+        Raises:
+            ModelError: The segment was not loaded, or the batch has another shape or dtype.
+        """
+        ...
+
+
+def check_segments(card: ModelCard, segments: tuple[int, ...]) -> None:
+    """Raises ModelError where a number in `segments` is not in 1..K."""
+    unknown = [number for number in segments if not 1 <= number <= card.num_segments]
+    if unknown or not segments:
+        raise ModelError(
+            f"model {card.name!r} has segments 1 to {card.num_segments}, asked for {list(segments) or 'none'}"
+        )
+
+
+def check_batch(card: ModelCard, loaded: tuple[int, ...], segment: int, batch: NDArray[Any]) -> None:
+    """Raises ModelError where `segment` is not in `loaded` or cannot take `batch`."""
+    if segment not in loaded:
+        raise ModelError(f"segment {segment} of {card.name!r} is not loaded here: this runner holds {list(loaded)}")
+    shape = card.input_shape_of(segment)
+    dtype = np.dtype(np.uint8 if segment == 1 else np.float32)
+    if batch.ndim != 4 or batch.shape[1:] != shape or batch.shape[0] < 1 or batch.dtype != dtype:
+        raise ModelError(
+            f"segment {segment} of {card.name!r} takes {dtype} of shape (B, {', '.join(map(str, shape))}) with B >= 1, "
+            f"came {batch.dtype} of shape {batch.shape}"
+        )
+
+
+def check_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:
+    """Raises BackendError where `backend` cannot compute in `precision`."""
+    if precision not in supported:
+        raise BackendError(
+            f"backend {backend!r} computes in {' or '.join(supported)}, not in {precision!r}: choose one of them"
+        )

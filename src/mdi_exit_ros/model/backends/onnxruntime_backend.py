@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments run by ONNX Runtime on the CPU; torch is not needed once they are exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnxruntime  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from mdi_exit_ros.model.backends.export import segment_path
+from mdi_exit_ros.model.backends.interface import SegmentOutput, check_batch, check_precision
+from mdi_exit_ros.model.card import ModelCard
+
+
+class OnnxRuntimeRunner:
+    """`SegmentRunner` on ONNX Runtime."""
+
+    def __init__(self, card: ModelCard, sessions: dict[int, Any]) -> None:
+        self._card = card
+        self._sessions = sessions
+
+    def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
+        """See `SegmentRunner.run`."""
+        check_batch(self._card, tuple(self._sessions), segment, batch)
+        class_id, confidence, *features = self._sessions[segment].run(None, {"batch": batch})
+        return SegmentOutput(features[0] if features else None, class_id.astype(np.uint16), confidence)
+
+
+def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int) -> OnnxRuntimeRunner:
+    """A runner for `segments` of `card`; see `registry.load_segments`."""
+    check_precision("onnxruntime", precision, ("fp32",))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # spinning threads would take the cores from the other workers of this computer
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return OnnxRuntimeRunner(
+        card,
+        {
+            number: onnxruntime.InferenceSession(
+                str(segment_path(card, number)), options, providers=["CPUExecutionProvider"]
+            )
+            for number in segments
+        },
+    )

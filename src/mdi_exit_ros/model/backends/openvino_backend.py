@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Segments run by OpenVINO on the CPU; torch is not needed once they are exported."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import openvino  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from mdi_exit_ros.model.backends.export import segment_path
+from mdi_exit_ros.model.backends.interface import SegmentOutput, check_batch, check_precision
+from mdi_exit_ros.model.card import ModelCard
+
+PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoRunner:
+    """`SegmentRunner` on OpenVINO."""
+
+    def __init__(self, card: ModelCard, requests: dict[int, Any]) -> None:
+        self._card = card
+        self._requests = requests
+
+    def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
+        """See `SegmentRunner.run`."""
+        check_batch(self._card, tuple(self._requests), segment, batch)
+        request = self._requests[segment]
+        request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+        features = None
+        if segment != self._card.num_segments:
+            features = request.get_tensor("features").data.copy()  # the next run overwrites its memory
+        return SegmentOutput(
+            features,
+            request.get_tensor("class_id").data.astype(np.uint16),
+            request.get_tensor("confidence").data.copy(),
+        )
+
+
+def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int) -> OpenVinoRunner:
+    """A runner for `segments` of `card`; see `registry.load_segments`."""
+    check_precision("openvino", precision, tuple(PRECISION_HINTS))
+    core = openvino.Core()
+    settings = {
+        # without it OpenVINO computes in bfloat16 on processors that can
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        # several workers of one computer would all pin themselves to the same first cores
+        "ENABLE_CPU_PINNING": False,
+    }
+    return OpenVinoRunner(
+        card,
+        {
+            number: core.compile_model(str(segment_path(card, number)), "CPU", settings).create_infer_request()
+            for number in segments
+        },
+    )

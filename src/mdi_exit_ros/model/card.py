@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The model card: everything about a trained network that can be known without loading it (no torch)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
+
+from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.model.architecture import Architecture
+from mdi_exit_ros.resources import share_directory
+
+CARD_NAME = "model.json"
+WEIGHTS_NAME = "model.safetensors"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ThresholdPoint(_Frozen):
+    """One setting of the exits and what it brought on the validation images.
+
+    Attributes:
+        thresholds: Confidence threshold of exits 1..K-1, in [0, 1].
+        accuracy: Share of validation images answered rightly.
+        mac_fraction: Mean multiply-accumulates per image, relative to running everything with the last exit alone.
+        exit_shares: Share of images answered at each exit 1..K.
+    """
+
+    thresholds: tuple[float, ...]
+    accuracy: float
+    mac_fraction: float
+    exit_shares: tuple[float, ...]
+
+
+class TrainingRecord(_Frozen):
+    """How the weights came about; enough to make them again."""
+
+    data: str
+    data_hash: str
+    command: str
+    seed: int
+    epochs: int
+    training_images: int
+    validation_images: int
+    torch_version: str
+
+
+class ModelCard(_Frozen):
+    """A trained, calibrated network, cut into K segments with an exit after each.
+
+    Attributes:
+        format_version: Version of this file's layout.
+        name: Name of the model.
+        architecture: What to build before the weights are filled in.
+        class_names: Names of the classes, by class id.
+        num_segments: K.
+        input_shape: Frame (H, W, 3), uint8 RGB.
+        feature_shapes: (C, H, W) of the float32 features after each segment 1..K.
+        segment_macs: Multiply-accumulates per image of each segment without its exit.
+        exit_macs: Multiply-accumulates per image of each exit.
+        segment_parameters: Number of weights of each segment with its exit.
+        accuracy_validation: Accuracy in [0, 1] of each exit alone on the validation images.
+        accuracy_test: The same on the test images, which chose nothing.
+        test_images: Number of test images.
+        temperatures: Temperature of each exit; logits are divided by it before the softmax.
+        threshold_curve: Settings of the exits from cheap to accurate, every threshold rising along it.
+        default_thresholds: Thresholds of exits 1..K-1 to start with.
+        training: How the weights came about.
+        weights_file: File with the weights, beside the card.
+        weights_sha256: SHA-256 of that file.
+    """
+
+    format_version: int = 1
+    name: str
+    architecture: Architecture
+    class_names: tuple[str, ...]
+    num_segments: int
+    input_shape: tuple[int, int, int]
+    feature_shapes: tuple[tuple[int, int, int], ...]
+    segment_macs: tuple[int, ...]
+    exit_macs: tuple[int, ...]
+    segment_parameters: tuple[int, ...]
+    accuracy_validation: tuple[float, ...]
+    accuracy_test: tuple[float, ...]
+    test_images: int
+    temperatures: tuple[float, ...]
+    threshold_curve: tuple[ThresholdPoint, ...]
+    default_thresholds: tuple[float, ...]
+    training: TrainingRecord
+    weights_file: str = WEIGHTS_NAME
+    weights_sha256: str
+
+    _directory: Path | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> ModelCard:
+        count = self.num_segments
+        for field in ("feature_shapes", "segment_macs", "exit_macs", "segment_parameters", "temperatures"):
+            if len(getattr(self, field)) != count:
+                raise ValueError(f"{field} has {len(getattr(self, field))} entries for {count} segments")
+        if len(self.default_thresholds) != count - 1:
+            raise ValueError(f"default_thresholds has {len(self.default_thresholds)} entries, expected {count - 1}")
+        if Path(self.weights_file).name != self.weights_file:
+            raise ValueError(f"weights_file must be a file beside the card, not {self.weights_file!r}")
+        return self
+
+    @cached_property
+    def model_id(self) -> str:
+        """16 hex digits that name partition, weights and calibration; equal ids compute the same answers."""
+        content = json.dumps([asdict(self.architecture), self.weights_sha256, self.temperatures], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+    @property
+    def directory(self) -> Path:
+        """The folder that the card was read from.
+
+        Raises:
+            ModelError: The card was made in memory.
+        """
+        if self._directory is None:
+            raise ModelError(f"the card of {self.name!r} was not read from a folder: use load_card")
+        return self._directory
+
+    @property
+    def weights_path(self) -> Path:
+        """The file with the weights."""
+        return self.directory / self.weights_file
+
+    def input_shape_of(self, segment: int) -> tuple[int, int, int]:
+        """Shape of one frame's input of `segment` 1..K: (H, W, 3) uint8 for the first, else (C, H, W) float32."""
+        return self.input_shape if segment == 1 else self.feature_shapes[segment - 2]
+
+    def point_for(self, target_accuracy: float) -> ThresholdPoint:
+        """The cheapest setting with at least `target_accuracy` in [0, 1] on the validation images.
+
+        Raises:
+            ModelError: No setting is that accurate.
+        """
+        fitting = [point for point in self.threshold_curve if point.accuracy >= target_accuracy]
+        if not fitting:
+            best = max(point.accuracy for point in self.threshold_curve)
+            raise ModelError(
+                f"model {self.name!r} reaches an accuracy of at most {best:.4f} on its validation images: "
+                f"ask for less than {target_accuracy}"
+            )
+        return min(fitting, key=lambda point: point.mac_fraction)
+
+
+def shipped_models() -> list[str]:
+    """Names of the models that come with the project."""
+    return sorted(path.parent.name for path in (share_directory() / "models").glob(f"*/{CARD_NAME}"))
+
+
+def load_card(path_or_name: str | Path) -> ModelCard:
+    """Reads a model's card and checks that its weights are the ones it describes.
+
+    Args:
+        path_or_name: Name of a shipped model, a model directory, or its `model.json`.
+
+    Raises:
+        ModelError: No such model, an unreadable card, missing or different weights.
+    """
+    directory = _find(path_or_name)
+    path = directory / CARD_NAME
+    try:
+        card = ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise ModelError(f"{path} is not a model card: {where}: {first['msg']}") from error
+    card._directory = directory
+    try:
+        actual = hashlib.sha256(card.weights_path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"model {card.name!r} has no weights: cannot read {card.weights_path}") from error
+    if actual != card.weights_sha256:
+        raise ModelError(
+            f"the weights do not fit the card: {path} expects {card.weights_file} with SHA-256 "
+            f"{card.weights_sha256[:16]}..., found {actual[:16]}...; take both files from the same training run"
+        )
+    return card
+
+
+def _find(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name).expanduser()
+    if (path / CARD_NAME).is_file():
+        return path.resolve()
+    if path.name == CARD_NAME and path.is_file():
+        return path.resolve().parent
+    if len(path.parts) == 1:
+        shipped = share_directory() / "models" / path
+        if (shipped / CARD_NAME).is_file():
+            return shipped
+    names = ", ".join(shipped_models()) or "none"
+    raise ModelError(f"no model {str(path_or_name)!r}: expected a folder with {CARD_NAME}, or a shipped one ({names})")

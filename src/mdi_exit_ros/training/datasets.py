@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Labelled images in memory: from an archive or a folder of class folders, or from torchvision's CIFAR-10."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mdi_exit_ros.cache import cache_directory
+from mdi_exit_ros.errors import DataError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+TORCHVISION_PREFIX = "torchvision:"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images of one split, decoded.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB.
+        labels: (N,) int64, index into `class_names`.
+        class_names: Sorted names of the classes.
+        data_hash: SHA-256 of what was read, so that a model card can name its data.
+    """
+
+    images: NDArray[Any]
+    labels: NDArray[Any]
+    class_names: tuple[str, ...]
+    data_hash: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: NDArray[Any]) -> LabelledImages:
+        """The images at `indices` (M,), in that order."""
+        return LabelledImages(self.images[indices], self.labels[indices], self.class_names, self.data_hash)
+
+
+def load_split(source: str, split: str, *, image_size: tuple[int, int] = (32, 32)) -> LabelledImages:
+    """Reads the images of one split.
+
+    Args:
+        source: `torchvision:DIR`, a zip archive, or a folder. The latter two hold `<split>/<class>/<image>`, or
+            `<class>/<image>` directly, which then is the only split.
+        split: `train` or `test`.
+        image_size: Height and width that every image must have.
+
+    Raises:
+        DataError: Nothing there, no images, an image that cannot be read or is not of `image_size`.
+    """
+    if source.startswith(TORCHVISION_PREFIX):
+        return _load_torchvision(Path(source.removeprefix(TORCHVISION_PREFIX)).expanduser(), split)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return _decode(path.name, list(_folder_files(path)), split, image_size)
+    if not path.is_file():
+        raise DataError(f"no images at {path}: expected a zip archive, a folder or {TORCHVISION_PREFIX}DIR")
+    if not zipfile.is_zipfile(path):
+        raise DataError(f"{path} is not a zip archive: expected one with <split>/<class>/<image> inside")
+    return _load_archive(path, split, image_size)
+
+
+def split_validation(data: LabelledImages, size: int, *, seed: int) -> tuple[LabelledImages, LabelledImages]:
+    """Training and validation parts of `data`, the latter of `size` images, equally many of each class.
+
+    Raises:
+        DataError: `data` has too few images of a class.
+    """
+    rng = np.random.default_rng(seed)
+    classes = len(data.class_names)
+    chosen = []
+    for label in range(classes):
+        members = np.flatnonzero(data.labels == label)
+        wanted = size // classes + (label < size % classes)
+        if wanted >= len(members):
+            raise DataError(
+                f"class {data.class_names[label]!r} has {len(members)} images, too few to hold {wanted} of them "
+                "out for validation: use a smaller --validation-size"
+            )
+        chosen.append(rng.permutation(members)[:wanted])
+    held_out = np.sort(np.concatenate(chosen))
+    kept = np.setdiff1d(np.arange(len(data)), held_out)
+    return data.take(kept), data.take(held_out)
+
+
+def _load_archive(path: Path, split: str, image_size: tuple[int, int]) -> LabelledImages:
+    content_hash = hashlib.sha256(path.read_bytes()).hexdigest()
+    directory = cache_directory("datasets")
+    cached = directory / f"{content_hash[:16]}-{split}-{image_size[0]}x{image_size[1]}.npz"
+    with FileLock(f"{cached}.lock"):
+        if cached.exists():
+            with np.load(cached, allow_pickle=False) as arrays:
+                return LabelledImages(
+                    arrays["images"], arrays["labels"], tuple(arrays["class_names"].tolist()), content_hash
+                )
+        with zipfile.ZipFile(path) as archive:
+            files = [(name, archive.read(name)) for name in archive.namelist() if not name.endswith("/")]
+        data = _decode(path.name, files, split, image_size)
+        data = LabelledImages(data.images, data.labels, data.class_names, content_hash)
+        with tempfile.NamedTemporaryFile(dir=directory, suffix=".npz", delete=False) as file:
+            np.savez(file, images=data.images, labels=data.labels, class_names=np.array(data.class_names))
+        os.replace(file.name, cached)
+    return data
+
+
+def _folder_files(root: Path) -> Iterator[tuple[str, bytes]]:
+    for path in sorted(root.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(root).as_posix(), path.read_bytes()
+
+
+def _decode(origin: str, files: list[tuple[str, bytes]], split: str, image_size: tuple[int, int]) -> LabelledImages:
+    pictures = sorted((name, content) for name, content in files if Path(name).suffix.lower() in IMAGE_SUFFIXES)
+    in_splits = [(name, content) for name, content in pictures if len(Path(name).parts) >= 3]
+    chosen = [(name, content) for name, content in in_splits if Path(name).parts[-3] == split]
+    if not in_splits:
+        chosen = [(name, content) for name, content in pictures if len(Path(name).parts) == 2]
+    if not chosen:
+        raise DataError(
+            f"no images in {origin}: expected {split}/<class>/<image>, or <class>/<image> for one split only"
+        )
+    class_names = tuple(sorted({Path(name).parts[-2] for name, _ in chosen}))
+    images = np.empty((len(chosen), *image_size, 3), dtype=np.uint8)
+    labels = np.empty(len(chosen), dtype=np.int64)
+    digest = hashlib.sha256()
+    for index, (name, content) in enumerate(chosen):
+        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(content)
+        images[index] = _decode_image(f"{name} in {origin}", content, image_size)
+        labels[index] = class_names.index(Path(name).parts[-2])
+    return LabelledImages(images, labels, class_names, digest.hexdigest())
+
+
+def _decode_image(name: str, content: bytes, image_size: tuple[int, int]) -> NDArray[Any]:
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{name} is not a readable image ({error}): replace or remove it") from error
+    if pixels.shape[:2] != image_size:
+        raise DataError(
+            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {image_size[1]}x{image_size[0]}: "
+            "resize the images first"
+        )
+    return pixels
+
+
+def _load_torchvision(root: Path, split: str) -> LabelledImages:
+    from mdi_exit_ros.model.backbones import torchvision_module
+
+    try:
+        dataset = torchvision_module("datasets").CIFAR10(root, train=split == "train", download=False)
+    except RuntimeError as error:
+        raise DataError(f"no CIFAR-10 of torchvision at {root} ({error})") from error
+    digest = hashlib.sha256(dataset.data.tobytes())
+    digest.update(np.asarray(dataset.targets, dtype=np.int64).tobytes())
+    return LabelledImages(
+        np.ascontiguousarray(dataset.data),
+        np.asarray(dataset.targets, dtype=np.int64),
+        tuple(dataset.classes),
+        digest.hexdigest(),
+    )

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, load_card
+from mdi_exit_ros.model.checkpoint import load_network
+
+
+@pytest.fixture
+def copy(card: ModelCard, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(card.directory, tmp_path / "copy"))
+
+
+def rewrite(directory: Path, **changes: Any) -> None:
+    path = directory / CARD_NAME
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def accept_weights(directory: Path) -> None:
+    rewrite(directory, weights_sha256=hashlib.sha256((directory / WEIGHTS_NAME).read_bytes()).hexdigest())
+
+
+def test_card_is_found_by_name_folder_and_file(card: ModelCard) -> None:
+    assert load_card(card.directory).model_id == card.model_id
+    assert load_card(card.directory / CARD_NAME).model_id == card.model_id
+    assert len(card.model_id) == 16
+
+
+def test_card_is_read_without_torch() -> None:
+    program = (
+        "import sys; from mdi_exit_ros.model.card import load_card; load_card('mobilenetv2'); "
+        "assert not {'torch', 'numpy'} & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_shipped_model_is_as_good_as_promised(card: ModelCard) -> None:
+    assert card.accuracy_test[-1] >= 0.85
+    assert min(card.accuracy_test) > 0.55
+    assert card.training.validation_images >= 5000
+
+
+def test_threshold_curve_rises_in_every_column(card: ModelCard) -> None:
+    for cheaper, dearer in zip(card.threshold_curve, card.threshold_curve[1:], strict=False):
+        assert dearer.accuracy > cheaper.accuracy
+        assert all(low <= high for low, high in zip(cheaper.thresholds, dearer.thresholds, strict=True))
+    best = card.threshold_curve[-1].accuracy
+    assert card.point_for(best).accuracy == best
+    with pytest.raises(ModelError, match="reaches an accuracy of at most"):
+        card.point_for(0.9999)
+
+
+def test_missing_model_names_the_shipped_ones() -> None:
+    with pytest.raises(ModelError, match=r"no model 'resnet': expected a folder with model.json.*mobilenetv2"):
+        load_card("resnet")
+
+
+def test_temperatures_and_weights_are_part_of_the_id(card: ModelCard, copy: Path) -> None:
+    rewrite(copy, temperatures=[1.5] * card.num_segments)
+    assert load_card(copy).model_id != card.model_id
+
+
+def test_weights_of_another_run_are_refused(copy: Path) -> None:
+    weights = copy / WEIGHTS_NAME
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelError, match="the weights do not fit the card"):
+        load_card(copy)
+
+
+def test_missing_weights_are_named(copy: Path) -> None:
+    (copy / WEIGHTS_NAME).unlink()
+    with pytest.raises(ModelError, match="has no weights: cannot read"):
+        load_card(copy)
+
+
+def test_truncated_weights_are_refused(copy: Path) -> None:
+    weights = copy / WEIGHTS_NAME
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    accept_weights(copy)
+    with pytest.raises(ModelError, match="cut short"):
+        load_network(load_card(copy))
+
+
+def test_card_that_describes_another_network_is_refused(card: ModelCard, copy: Path) -> None:
+    architecture = json.loads((copy / CARD_NAME).read_text())["architecture"]
+    rewrite(copy, architecture={**architecture, "exit_hidden_channels": [64, 64, 128, 128, None]})
+    with pytest.raises(ModelError, match=r"segments.1.exit.hidden.0.weight .* has shape \[128, .*expected \[64,"):
+        load_network(load_card(copy))
+
+
+def test_card_with_other_feature_shapes_is_refused(copy: Path) -> None:
+    shapes = json.loads((copy / CARD_NAME).read_text())["feature_shapes"]
+    rewrite(copy, feature_shapes=[[1, 1, 1], *shapes[1:]])
+    with pytest.raises(ModelError, match="names feature shapes"):
+        load_network(load_card(copy))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperatures": [1.0]}, "temperatures has 1 entries for 5 segments"),
+        ({"colour": "red"}, "colour"),
+        ({"num_segments": "many"}, "num_segments"),
+        ({"weights_file": "../weights"}, "a file beside the card"),
+    ],
+)
+def test_broken_card_says_what_is_wrong(copy: Path, changes: dict[str, Any], message: str) -> None:
+    rewrite(copy, **changes)
+    with pytest.raises(ModelError, match=message):
+        load_card(copy)
+
+
+def test_card_that_is_not_json_is_refused(copy: Path) -> None:
+    (copy / CARD_NAME).write_text("{")
+    with pytest.raises(ModelError, match="is not a model card"):
+        load_card(copy)
