@@ -52,6 +52,7 @@ class Reason(enum.IntEnum):
     STALE = 21  # due, but no worker had room until a newer frame came
     UNREADABLE = 22  # the image could not be decoded
     NO_ANSWER = 23  # no attempt was answered by the deadline
+    NO_WORKER = 24  # no worker to enter was heard for too long
 
     @property
     def label(self) -> str:

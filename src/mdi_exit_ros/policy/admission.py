@@ -28,3 +28,46 @@ class AdaptationSettings:
     smoothing: float = parameter(
         0.2, "weight of a new measurement in service times and delays", low=0.0, high=1.0, live=True
     )
+
+
+def next_interval(interval: float, backlog: int, settings: AdaptationSettings, *, low: float, high: float) -> float:
+    """The interval (s) after one period: shorter while the backlog is small, longer once it is large.
+
+    backlog < T_Q1: factor 1 - alpha; T_Q1 <= backlog < T_Q2: 1 - beta; else 1 + zeta (MDI-Exit, Colocrese et al.
+    2024, admission rules). The result stays within low..high.
+
+    Args:
+        interval: mu (s), or any positive quantity that load is the inverse of.
+        backlog: Q = I + O of the home worker in frames, frames waiting for credit included.
+    """
+    if backlog < settings.queue_low:
+        factor = 1.0 - settings.alpha
+    elif backlog < settings.queue_high:
+        factor = 1.0 - settings.beta
+    else:
+        factor = 1.0 + settings.zeta
+    return min(max(interval * factor, low), max(low, high))
+
+
+Curve = tuple[tuple[float, tuple[float, ...]], ...]
+
+
+def thresholds_on_curve(position: float, curve: Curve) -> tuple[float, ...]:
+    """Thresholds at `position` 0 (cheap) .. 1 (accurate) of a calibrated curve with at least one point.
+
+    Between two points each threshold is interpolated.
+    """
+    place = min(max(position, 0.0), 1.0) * (len(curve) - 1)
+    below = min(int(place), len(curve) - 1)
+    above = min(below + 1, len(curve) - 1)
+    share = place - below
+    pairs = zip(curve[below][1], curve[above][1], strict=True)
+    return tuple(a + share * (b - a) for a, b in pairs)
+
+
+def thresholds_for_accuracy(target: float, curve: Curve) -> tuple[tuple[float, ...], bool]:
+    """The cheapest calibrated thresholds that reach `target` (0..1), and whether any does; else the most accurate."""
+    for accuracy, thresholds in curve:
+        if accuracy >= target:
+            return thresholds, True
+    return max(curve)[1], False

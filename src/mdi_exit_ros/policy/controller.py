@@ -4,8 +4,34 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import NamedTuple, assert_never
 
-from mdi_exit_ros.task import PeerId
+from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, Warn
+from mdi_exit_ros.policy.admission import (
+    AdaptationSettings,
+    Curve,
+    next_interval,
+    thresholds_for_accuracy,
+    thresholds_on_curve,
+)
+from mdi_exit_ros.policy.events import (
+    AppliedPolicy,
+    ControllerEvent,
+    SetPoints,
+    SetPointsChanged,
+    SourceReport,
+    Tick,
+    WorkerReport,
+)
+from mdi_exit_ros.policy.selection import PolicySelector
+from mdi_exit_ros.task import Mode, PeerId, State
+
+REPEAT_S = 1.0  # the policy is published again as a sign of life
+FORGET_S = 60.0  # silence after which a node leaves the picture
+SHORTEST_INTERVAL_S = 1e-4
+FIRST_INTERVAL_S = 0.01
+LOOSEST = 0.05  # how far up the accurate end of the curve adaptation rests, as distance from it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,5 +49,237 @@ class ControllerSetup:
     me: PeerId
     num_segments: int
     priority: int = 0
-    curve: tuple[tuple[float, tuple[float, ...]], ...] = ()
+    curve: Curve = ()
     liveness_timeout_s: float = 1.0
+
+
+class WorkerRow(NamedTuple):
+    """One worker in the picture of the cluster."""
+
+    name: str
+    alive: bool
+    input_queue: int
+    output_queue: int
+    service_time_s: float
+    served: int
+
+
+class ClusterSummary(NamedTuple):
+    """One ClusterStatus: sums over sources, the applied policy and one row per worker.
+
+    `accuracy` is nan when no frame is labelled; latencies are the worst source's; `fps` and `offered_fps` count
+    frames since the summary before.
+    """
+
+    controller: str
+    policy: AppliedPolicy
+    uptime_s: float
+    sources_alive: int
+    fps: float
+    offered_fps: float
+    accuracy: float
+    latency_ms: tuple[float, float, float]
+    offered: int
+    admitted: int
+    refused: int
+    ok: int
+    failed: int
+    retries: int
+    total: int
+    waiting: int
+    in_flight: int
+    exits: tuple[int, ...]
+    admission_rate_hz: float
+    workers: tuple[WorkerRow, ...]
+
+
+class ControllerCore:
+    """What one controller decides: the applied policy.
+
+    manual: the set-points. rate: thresholds held, every source's admission interval follows the
+    backlog of its home worker. threshold: intervals held, thresholds follow the largest backlog.
+    """
+
+    def __init__(self, setup: ControllerSetup, settings: AdaptationSettings, set_points: SetPoints) -> None:
+        self.setup = setup
+        self._settings = settings
+        self._set_points = set_points
+        self._workers: dict[str, tuple[WorkerReport, float]] = {}
+        self._sources: dict[str, tuple[SourceReport, float]] = {}
+        self._intervals: dict[str, float] = {}
+        self._looseness = LOOSEST
+        self._version = 0
+        self._policies = PolicySelector()
+        self._published: AppliedPolicy | None = None
+        self._published_at = float("-inf")
+        self._adapted_at = float("-inf")
+        self._started_at: float | None = None
+        self._summed: tuple[float, int, int] = (float("-inf"), 0, 0)  # at, ok, offered
+        self._warnings: list[ControllerAction] = []
+
+    def handle(self, event: ControllerEvent, now: float) -> list[ControllerAction]:
+        """Takes in one event at time `now` (s, never decreasing) and says what to publish."""
+        if self._started_at is None:
+            self._started_at = now
+        match event:
+            case SetPointsChanged():
+                if event.set_points.mode is not self._set_points.mode:
+                    self._intervals.clear()
+                    self._looseness = LOOSEST
+                self._set_points = event.set_points
+                self._settings = event.settings
+            case WorkerReport():
+                self._workers[event.worker.name] = (event, now)
+            case SourceReport():
+                self._sources[event.source.name] = (event, now)
+            case AppliedPolicy():
+                if event.controller != self.setup.me and self._policies.hear(event, now):
+                    self._warn("controllers", f"controller {event.controller.name} is alive too: one of them leads")
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+        if now - self._adapted_at >= self._settings.period_s:
+            self._adapted_at = now
+            self._adapt(now)
+        return self._publish(now)
+
+    def next_deadline(self) -> float:
+        """When the next Tick is due (s), if nothing happens before."""
+        return min(self._adapted_at + max(self._settings.period_s, 0.01), self._published_at + REPEAT_S)
+
+    @property
+    def applied(self) -> AppliedPolicy:
+        """The policy as it would be published now; its version is that of the last change."""
+        points = self._set_points
+        held = 1.0 / points.admission_rate_hz if points.admission_rate_hz > 0.0 else 0.0
+        own = tuple(sorted(self._intervals.items())) if points.mode is Mode.RATE else ()
+        return AppliedPolicy(
+            controller=self.setup.me,
+            priority=self.setup.priority,
+            version=self._version,
+            mode=points.mode,
+            exit_thresholds=self._thresholds(),
+            admission_interval_s=max(held, FIRST_INTERVAL_S) if points.mode is Mode.RATE else held,
+            source_intervals_s=own,
+            output_threshold=self._settings.output_threshold,
+            smoothing=self._settings.smoothing,
+        )
+
+    def cluster(self, now: float) -> ClusterSummary:
+        """The whole cluster in numbers; `fps` counts since the call before."""
+        self._forget(now)
+        counts = [report.counts for report, _ in self._sources.values()]
+        ok, offered = sum(each.ok for each in counts), sum(each.offered for each in counts)
+        before, ok_before, offered_before = self._summed
+        self._summed = (now, ok, offered)
+        period = now - before
+        labelled = sum(each.labelled for each in counts)
+        exits = [report.exits for report, _ in self._sources.values()]
+        latencies = [report.latency_ms for report, _ in self._sources.values()]
+        policy = self.applied
+        alive = [report for report, at in self._sources.values() if now - at <= self.setup.liveness_timeout_s]
+        intervals = [policy.interval_for(report.source.name) for report in alive]
+        return ClusterSummary(
+            controller=self.setup.me.name,
+            policy=policy,
+            uptime_s=now - (self._started_at if self._started_at is not None else now),
+            sources_alive=len(alive),
+            fps=max(0, ok - ok_before) / period if math.isfinite(period) and period > 0.0 else 0.0,
+            offered_fps=max(0, offered - offered_before) / period if math.isfinite(period) and period > 0.0 else 0.0,
+            accuracy=sum(each.correct for each in counts) / labelled if labelled else math.nan,
+            latency_ms=max(latencies, default=(0.0, 0.0, 0.0)),
+            offered=offered,
+            admitted=sum(each.admitted for each in counts),
+            refused=sum(each.refused for each in counts),
+            ok=ok,
+            failed=sum(each.failed for each in counts),
+            retries=sum(each.retries for each in counts),
+            total=sum(report.total for report, _ in self._sources.values()),
+            waiting=sum(each.waiting for each in counts),
+            in_flight=sum(each.in_flight for each in counts),
+            exits=tuple(map(sum, zip(*exits, strict=True))) if exits else (0,) * self.setup.num_segments,
+            admission_rate_hz=sum(1.0 / interval for interval in intervals) if intervals and all(intervals) else 0.0,
+            workers=tuple(self._row(name, now) for name in sorted(self._workers)),
+        )
+
+    # ---- adaptation --------------------------------------------------------------------------------------
+
+    def _backlog(self, source: SourceReport, now: float) -> int | None:
+        """Q = I + O of the source's home worker with what waits for credit; None while it is not heard."""
+        report, at = self._workers.get(source.home, (None, 0.0))
+        if report is None or now - at > self.setup.liveness_timeout_s:
+            return None
+        return report.input_queue + report.output_queue + source.waiting_for_credit
+
+    def _adapt(self, now: float) -> None:
+        backlogs: list[int] = []
+        for name, (source, at) in self._sources.items():
+            backlog = self._backlog(source, now)
+            if now - at > self.setup.liveness_timeout_s or source.state is not State.RUNNING or backlog is None:
+                continue
+            backlogs.append(backlog)
+            if self._set_points.mode is Mode.RATE:
+                self._intervals[name] = self._next_interval(name, source, backlog)
+        if self._set_points.mode is Mode.THRESHOLD and backlogs:
+            self._looseness = next_interval(self._looseness, max(backlogs), self._settings, low=LOOSEST, high=1.0)
+
+    def _next_interval(self, name: str, source: SourceReport, backlog: int) -> float:
+        # A source that offers on demand offers as slowly as it is admitted: half its interval leaves room to rise.
+        low = max(SHORTEST_INTERVAL_S, source.offered_interval_s / 2.0)
+        if self._set_points.admission_rate_hz > 0.0:
+            low = max(low, 1.0 / self._set_points.admission_rate_hz)
+        interval = self._intervals.get(name, self.applied.interval_for(name))
+        return next_interval(interval, backlog, self._settings, low=low, high=self._settings.interval_max_s)
+
+    def _thresholds(self) -> tuple[float, ...]:
+        points, curve = self._set_points, self.setup.curve
+        wanted = points.exit_thresholds
+        if points.target_accuracy > 0.0 and curve:
+            wanted, reached = thresholds_for_accuracy(points.target_accuracy, curve)
+            if not reached:
+                self._warn(
+                    f"accuracy:{points.target_accuracy}",
+                    f"target_accuracy {points.target_accuracy:.3f} is above what the model reaches "
+                    f"({max(curve)[0]:.3f} on validation images): its most accurate thresholds are applied",
+                )
+        if points.mode is not Mode.THRESHOLD or self._looseness <= LOOSEST:
+            return wanted
+        floor = self._settings.threshold_floor
+        position = (1.0 - self._looseness) / (1.0 - LOOSEST)
+        if curve:
+            cheaper = thresholds_on_curve(position, curve)
+            return tuple(min(top, max(floor, value)) for top, value in zip(wanted, cheaper, strict=True))
+        return tuple(min(top, floor + position * max(0.0, top - floor)) for top in wanted)
+
+    # ---- publishing --------------------------------------------------------------------------------------
+
+    def _publish(self, now: float) -> list[ControllerAction]:
+        applied = self.applied
+        changed = self._published is None or applied != self._published
+        actions, self._warnings = self._warnings, []
+        if changed:
+            self._version += 1
+            applied = self._published = applied._replace(version=self._version)
+        if changed or now - self._published_at >= REPEAT_S:
+            self._published_at = now
+            actions.append(PublishPolicy(applied))
+        return actions
+
+    def _forget(self, now: float) -> None:
+        self._workers = {name: entry for name, entry in self._workers.items() if now - entry[1] <= FORGET_S}
+        silent = [name for name, entry in self._sources.items() if now - entry[1] > FORGET_S]
+        for name in silent:
+            self._intervals.pop(name, None)
+            if self._sources[name][0].state is State.RUNNING:
+                del self._sources[name]
+
+    def _row(self, name: str, now: float) -> WorkerRow:
+        report, at = self._workers[name]
+        alive = now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
+        return WorkerRow(
+            name, alive, report.input_queue, report.output_queue, report.service_time_s, report.counters.served
+        )
+
+    def _warn(self, key: str, text: str) -> None:
+        self._warnings.append(Warn(key, text))

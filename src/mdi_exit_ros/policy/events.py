@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.task import Answer, Mode, PeerId, State, Task
+from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, State, Task
 
 
 class StreamReport(NamedTuple):
@@ -141,6 +141,20 @@ class TasksReceived(NamedTuple):
     tasks: tuple[Task, ...]
 
 
+class TasksRejected(NamedTuple):
+    """A batch arrived whose tensor the shell cannot use; the tasks go back to their source with `reason`.
+
+    The other fields are those of TasksReceived.
+    """
+
+    sender: PeerId
+    receiver_incarnation: int
+    sent_total: int
+    stamp: float
+    tasks: tuple[Task, ...]
+    reason: Reason
+
+
 class ServiceDone(NamedTuple):
     """The running batch is done: calibrated confidence (0..1) per task of RunBatch, in its order."""
 
@@ -170,11 +184,14 @@ class Tick(NamedTuple):
 # ---- events of the source ---------------------------------------------------------------------------------
 
 
-class FrameOffered(NamedTuple):
-    """The camera gave frame `sequence` (0, 1, 2, ... without gaps); `label` is its true class, if known."""
+class FramesOffered(NamedTuple):
+    """The camera gave frames `sequence`, `sequence` + 1, ... (0, 1, 2, ... without gaps), one per label.
+
+    A label is the frame's true class, None where unknown.
+    """
 
     sequence: int
-    label: int | None = None
+    labels: tuple[int | None, ...]
 
 
 class FrameUnreadable(NamedTuple):
@@ -215,6 +232,7 @@ class SetPointsChanged(NamedTuple):
 
 WorkerEvent = (
     TasksReceived
+    | TasksRejected
     | ServiceDone
     | ServiceFailed
     | ResultPathChanged
@@ -225,6 +243,6 @@ WorkerEvent = (
     | Tick
 )
 SourceEvent = (
-    FrameOffered | FrameUnreadable | AnswerReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
+    FramesOffered | FrameUnreadable | AnswerReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
 )
 ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick

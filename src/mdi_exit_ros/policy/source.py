@@ -4,9 +4,37 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
+from collections import deque
+from typing import Any, assert_never
 
 from mdi_exit_ros.parameter import parameter
-from mdi_exit_ros.task import PeerId
+from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, SourceAction, Warn
+from mdi_exit_ros.policy.credits import Outbound
+from mdi_exit_ros.policy.estimation import smooth
+from mdi_exit_ros.policy.events import (
+    AnswerReceived,
+    AppliedPolicy,
+    FramesOffered,
+    FrameUnreadable,
+    InputEnded,
+    Shutdown,
+    SourceEvent,
+    SourceReport,
+    StreamReport,
+    Tick,
+    WorkerReport,
+)
+from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
+from mdi_exit_ros.policy.selection import PolicySelector
+from mdi_exit_ros.task import FrameId, PeerId, Reason, State, Status, Task
+
+OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
+HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
+CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
+RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
+OFFER_SMOOTHING = 0.1
+_FINAL_REASONS = frozenset({Reason.EXPIRED, Reason.NO_HOLDER, Reason.BAD_INPUT})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +57,9 @@ class SourceSettings:
     )
     stall_timeout_s: float = parameter(
         10.0, "time in one batch beyond which a worker counts as stuck and gets no frames", unit="s", low=0.5, high=600.0
+    )
+    worker_timeout_s: float = parameter(
+        30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
     )
     batch_max: int = parameter(16, "most frames sent in one batch", unit="frames", low=1, high=256)
 
@@ -53,3 +84,328 @@ class SourceSetup:
     total: int = 0
     admission_interval_s: float = 0.0
     settings: SourceSettings = SourceSettings()
+
+
+class _Entry:
+    """What this source knows of one worker that frames may enter."""
+
+    def __init__(self) -> None:
+        self.report: WorkerReport | None = None
+        self.heard_at = float("-inf")
+        self.outbound: Outbound | None = None
+
+
+class SourceCore:
+    """What one camera source decides: admission, retries, and the one end of every offered frame.
+
+    `handle` takes one event and the local monotonic time (s) and returns actions in the order in
+    which the shell performs them.
+    """
+
+    def __init__(self, setup: SourceSetup) -> None:
+        self.setup = setup
+        self._settings = setup.settings
+        self._ledger = FrameLedger(setup.num_segments)
+        self._waiting: deque[OpenFrame] = deque()
+        self._retries: deque[OpenFrame] = deque()
+        self._timeouts: list[tuple[float, int, int]] = []  # due, sequence, attempt
+        self._entries = {name: _Entry() for name in setup.entries}
+        self._home = setup.entries[0]
+        self._policies = PolicySelector()
+        self._started_at: float | None = None
+        self._worker_seen_at = 0.0
+        self._next_admission_at = float("-inf")
+        self._offered_at: float | None = None
+        self._offered_interval_s = -1.0
+        self._ended = False
+        self._state = State.RUNNING
+        self._finished = False
+        self._reported_at = float("-inf")
+        self._actions: list[SourceAction] = []
+
+    # ---- the door --------------------------------------------------------------------------------------
+
+    def handle(self, event: SourceEvent, now: float) -> list[SourceAction]:
+        """Takes in one event at time `now` (s, never decreasing) and says what to do."""
+        if self._started_at is None:
+            self._started_at = self._worker_seen_at = now
+        match event:
+            case FramesOffered():
+                self._on_offered(event, now)
+            case FrameUnreadable():
+                self._close(self._ledger.offer(event.sequence, None, now), Status.REFUSED, Reason.UNREADABLE, now)
+            case AnswerReceived():
+                self._on_answer(event, now)
+            case InputEnded():
+                self._ended = True
+            case WorkerReport():
+                self._on_worker_report(event, now)
+            case AppliedPolicy():
+                if self._policies.hear(event, now):
+                    self._warn(
+                        "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
+                    )
+            case Shutdown():
+                self._on_shutdown(now)
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+        self._expire(now)
+        self._admit(now)
+        self._drop(now)
+        self._end()
+        self._report(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def next_deadline(self) -> float | None:
+        """When the next Tick is due (s), if nothing happens before; None when finished."""
+        if self._finished:
+            return None
+        deadline = self._reported_at + self._settings.status_interval_s
+        if self._timeouts:
+            deadline = min(deadline, self._timeouts[0][0])
+        if self._waiting and self._next_admission_at > float("-inf"):
+            deadline = min(deadline, max(self._next_admission_at, self._reported_at))
+        return deadline
+
+    @property
+    def room(self) -> int:
+        """Frames that may be offered now without one being refused for it."""
+        return max(0, self._settings.waiting_max - len(self._waiting))
+
+    @property
+    def home(self) -> str:
+        """The worker that admitted frames enter now."""
+        return self._home
+
+    def summary(self) -> dict[str, Any]:
+        """The ledger's part of the JSON summary."""
+        return self._ledger.summary()
+
+    def waiting_for(self, now: float) -> str | None:
+        """What keeps waiting frames from being admitted, in words for the user; None when nothing does."""
+        if not self._waiting:
+            return None
+        outbound = self._target(now)
+        if outbound is None:
+            heard = self._entries[self._home].report is not None
+            return f"{self._home} to answer again" if heard else f"a first status of {self._home}"
+        return None if outbound.available else f"credit from {outbound.receiver.name}"
+
+    # ---- events ----------------------------------------------------------------------------------------
+
+    def _on_offered(self, event: FramesOffered, now: float) -> None:
+        if self._offered_at is not None:
+            interval = (now - self._offered_at) / len(event.labels)
+            self._offered_interval_s = smooth(self._offered_interval_s, interval, OFFER_SMOOTHING)
+        self._offered_at = now
+        for sequence, label in enumerate(event.labels, event.sequence):
+            frame = self._ledger.offer(sequence, label, now)
+            if self._state is State.RUNNING:
+                self._waiting.append(frame)
+            else:
+                self._close(frame, Status.REFUSED, Reason.SHUTDOWN, now)
+
+    def _on_answer(self, event: AnswerReceived, now: float) -> None:
+        answer = event.answer
+        if answer.frame.source != self.setup.me:
+            return
+        frame = self._ledger.open.get(answer.frame.sequence)
+        if frame is None or frame.attempt == 0:
+            self._ledger.duplicates += 1
+        elif answer.status is Status.OK:
+            self._close(frame, Status.OK, Reason.NONE, now, exit_number=answer.exit, class_id=event.class_id)
+        elif answer.attempt == frame.attempt:
+            frame.reason = answer.reason
+            if answer.reason in _FINAL_REASONS or frame.attempt >= self._settings.attempts_max:
+                self._close(frame, Status.FAILED, answer.reason, now)
+            else:
+                self._look_again(frame, now + RETRY_PAUSE_S)
+
+    def _on_worker_report(self, report: WorkerReport, now: float) -> None:
+        entry = self._entries.get(report.worker.name)
+        if entry is None:
+            return
+        if entry.outbound is None or entry.outbound.receiver != report.worker:
+            entry.outbound = Outbound(report.worker)
+        entry.report = report
+        entry.heard_at = now
+        if report.model_id != self.setup.model_id:
+            self._warn(
+                f"model:{report.worker.name}",
+                f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
+                "no frames are sent to it; start both with the same model",
+            )
+            return
+        mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
+        if mine is not None and mine.open:
+            entry.outbound.acknowledge(mine.received, mine.credit)
+        elif now - entry.outbound.opened_at >= OPEN_INTERVAL_S and report.state is State.RUNNING and not self._finished:
+            entry.outbound.opened_at = now
+            self._actions.append(SendTasks(report.worker, entry.outbound.sent, now, ()))
+
+    def _on_shutdown(self, now: float) -> None:
+        self._state = State.STOPPING
+        self._ended = True
+        for frame in list(self._ledger.open.values()):
+            status = Status.REFUSED if frame.attempt == 0 else Status.FAILED
+            self._close(frame, status, Reason.SHUTDOWN, now)
+        self._waiting.clear()
+
+    # ---- admission and retries ---------------------------------------------------------------------------
+
+    def _usable(self, name: str, now: float) -> bool:
+        entry = self._entries[name]
+        report = entry.report
+        if report is None:
+            return False
+        age = now - entry.heard_at
+        return (
+            age <= self._settings.liveness_timeout_s
+            and report.busy_s + age * (report.busy_s > 0.0) <= self._settings.stall_timeout_s
+            and report.state is State.RUNNING
+            and report.model_id == self.setup.model_id
+        )
+
+    def _target(self, now: float) -> Outbound | None:
+        """The stream that frames enter: the home worker's, or the next entry's when the home worker is gone."""
+        assert self._started_at is not None
+        names = list(self._entries)
+        if self._entries[names[0]].report is None and now - self._started_at < HOME_GRACE_S:
+            return None
+        for name in names:
+            if self._usable(name, now):
+                self._home = name
+                return self._entries[name].outbound
+        return None
+
+    def _admit(self, now: float) -> None:
+        outbound = self._target(now)
+        if outbound is None:
+            if now - self._worker_seen_at > self._settings.worker_timeout_s:
+                while self._waiting:
+                    self._close(self._waiting.popleft(), Status.REFUSED, Reason.NO_WORKER, now)
+            return
+        self._worker_seen_at = now
+        sending: list[Task] = []
+        room = outbound.available
+        while self._retries and len(sending) < room:
+            frame = self._retries.popleft()
+            frame.retry_due = False
+            if frame.sequence in self._ledger.open and self._budget > 0:
+                frame.attempt += 1
+                self._ledger.retries += 1
+                sending.append(self._start(frame, now))
+        interval = self._interval_s
+        while (
+            self._waiting
+            and len(sending) < room
+            and now >= self._next_admission_at
+            and self._ledger.in_flight < self._settings.in_flight_max
+        ):
+            frame = self._waiting.popleft()
+            self._next_admission_at = max(self._next_admission_at, now - CATCH_UP_S) + interval
+            self._ledger.admit(frame, now, self._settings.deadline_s)
+            sending.append(self._start(frame, now))
+        for start in range(0, len(sending), self._settings.batch_max):
+            batch = tuple(sending[start : start + self._settings.batch_max])
+            outbound.sent += len(batch)
+            self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, batch))
+
+    def _start(self, frame: OpenFrame, now: float) -> Task:
+        self._look_again(frame, now + self._settings.attempt_timeout_s)
+        name = FrameId(self.setup.me, frame.sequence)
+        return Task(name, frame.attempt, 1, frame.admitted_at, frame.expires_at)
+
+    @property
+    def _budget(self) -> float:
+        """Retries that may still be made: a share of admissions and a small allowance."""
+        allowed = self._settings.retry_share * self._ledger.admitted + self._settings.retry_burst
+        return allowed - self._ledger.retries
+
+    @property
+    def _interval_s(self) -> float:
+        policy = self._policies.current
+        return policy.interval_for(self.setup.me.name) if policy is not None else self.setup.admission_interval_s
+
+    def _look_again(self, frame: OpenFrame, due: float) -> None:
+        heapq.heappush(self._timeouts, (min(due, frame.expires_at), frame.sequence, frame.attempt))
+
+    def _expire(self, now: float) -> None:
+        """Looks at every attempt that is due: tries again within the budget, or ends the frame at its deadline."""
+        while self._timeouts and self._timeouts[0][0] <= now:
+            _, sequence, attempt = heapq.heappop(self._timeouts)
+            frame = self._ledger.open.get(sequence)
+            if frame is None or frame.attempt != attempt:
+                continue
+            if now >= frame.expires_at:
+                self._close(frame, Status.FAILED, frame.reason, now)
+                continue
+            if frame.attempt < self._settings.attempts_max and not frame.retry_due and self._budget > len(self._retries):
+                frame.retry_due = True
+                self._retries.append(frame)
+            self._look_again(frame, now + (RETRY_PAUSE_S if not frame.retry_due else self._settings.attempt_timeout_s))
+
+    def _drop(self, now: float) -> None:
+        """Live input: newest wins, the oldest waiting frame is refused."""
+        while self._settings.drop and len(self._waiting) > self._settings.waiting_max:
+            reason = Reason.RATE if now < self._next_admission_at else Reason.STALE
+            self._close(self._waiting.popleft(), Status.REFUSED, reason, now)
+
+    def _close(
+        self, frame: OpenFrame, status: Status, reason: Reason, now: float, *, exit_number: int = 0, class_id: int = 0
+    ) -> None:
+        match status:
+            case Status.OK:
+                self._ledger.answer(frame, exit_number, class_id, now)
+            case Status.REFUSED:
+                self._ledger.refuse(frame, reason)
+            case Status.FAILED:
+                self._ledger.fail(frame, reason)
+        self._actions.append(
+            CloseFrame(frame.sequence, status, reason, exit_number, class_id, frame.attempt, now - frame.offered_at)
+        )
+
+    # ---- telling others --------------------------------------------------------------------------------
+
+    def _end(self) -> None:
+        if self._ended and not self._ledger.open and not self._finished:
+            self._state = State.STOPPING
+            self._finished = True
+            self._reported_at = float("-inf")
+            self._actions.append(Finished())
+
+    def _report(self, now: float) -> None:
+        if now < self._reported_at + self._settings.status_interval_s:
+            return
+        self._reported_at = now
+        outbound = self._target(now)
+        starved = outbound is None or not outbound.available
+        report = SourceReport(
+            source=self.setup.me,
+            model_id=self.setup.model_id,
+            state=self._state,
+            stamp=now,
+            home=self._home,
+            counts=self._ledger.counts,
+            exits=tuple(self._ledger.exits),
+            refused_reasons=tuple((reason.label, count) for reason, count in sorted(self._ledger.refused.items())),
+            failed_reasons=tuple((reason.label, count) for reason, count in sorted(self._ledger.failed.items())),
+            total=self.setup.total,
+            waiting_for_credit=len(self._waiting) if starved and now >= self._next_admission_at else 0,
+            offered_interval_s=max(0.0, self._offered_interval_s),
+            latency_ms=self._ledger.latency_ms(),
+            policy_version=self._policies.current.version if self._policies.current else 0,
+            streams=tuple(
+                StreamReport(entry.outbound.receiver, sent=entry.outbound.sent)
+                for entry in self._entries.values()
+                if entry.outbound is not None
+            ),
+        )
+        # The report of the end goes out before Finished, after which the shell may stop.
+        self._actions.insert(len(self._actions) - self._finished, PublishSourceReport(report))
+
+    def _warn(self, key: str, text: str) -> None:
+        self._actions.append(Warn(key, text))

@@ -32,6 +32,7 @@ from mdi_exit_ros.policy.events import (
     SourceReport,
     StreamReport,
     TasksReceived,
+    TasksRejected,
     Tick,
     WorkerCounters,
     WorkerEvent,
@@ -171,6 +172,8 @@ class WorkerCore:
         match event:
             case TasksReceived():
                 self._on_tasks(event, now)
+            case TasksRejected():
+                self._on_rejected(event, now)
             case ServiceDone():
                 self._on_service_done(event, now)
             case ServiceFailed():
@@ -250,6 +253,15 @@ class WorkerCore:
                 self._held[task.frame] = (task, pool)
                 pool.held += 1
                 self._place(task, now, offered=pool is self._from_sources)
+
+    def _on_rejected(self, event: TasksRejected, now: float) -> None:
+        self._changed = True
+        stream = self._from_sources.streams.get(event.sender.name) or self._from_workers.streams.get(event.sender.name)
+        if stream is not None and stream.sender == event.sender:
+            stream.arrive(event.sent_total, len(event.tasks))
+            stream.heard_at = stream.stamp_at = now
+            stream.stamp = event.stamp
+        self._refuse(event.tasks, event.reason)
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
         tasks, self._running = self._running, ()
