@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mdi_exit_ros.errors import BackendError, ModelError
+from mdi_exit_ros.errors import BackendError, ConfigurationError, ModelError
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, available_backends, load_segments, resolve_backend
 from mdi_exit_ros.model.card import ModelCard
@@ -120,3 +121,12 @@ def test_torch_stays_out_once_the_model_is_exported(card: ModelCard, backend: st
         "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_a_cache_that_cannot_be_written_is_named(
+    card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(ConfigurationError, match="set XDG_CACHE_HOME to a writable folder"):
+        ensure_exported(card)

@@ -16,7 +16,7 @@ _operator_stubs: list[Any] = []
 
 
 def torchvision_module(name: str) -> Any:
-    """Torchvision's module `name` (`models`, `datasets`), importable also where its wheel was built for CUDA and torch was not.
+    """Torchvision's module `name` (`models`, `datasets`), importable also where only its wheel was built for CUDA.
 
     Such a wheel lacks its compiled operators, and its import fails on registering fake versions of two of them.
     Their schemas alone cure it; classifiers use neither.

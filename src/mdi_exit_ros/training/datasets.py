@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 TORCHVISION_PREFIX = "torchvision:"
 
 
@@ -106,8 +108,11 @@ def _load_archive(path: Path, split: str, image_size: tuple[int, int]) -> Labell
                 return LabelledImages(
                     arrays["images"], arrays["labels"], tuple(arrays["class_names"].tolist()), content_hash
                 )
-        with zipfile.ZipFile(path) as archive:
-            files = [(name, archive.read(name)) for name in archive.namelist() if not name.endswith("/")]
+        try:
+            with zipfile.ZipFile(path) as archive:
+                files = [(name, archive.read(name)) for name in archive.namelist() if not name.endswith("/")]
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise DataError(f"the archive {path} is damaged ({error}): copy it again") from error
         data = _decode(path.name, files, split, image_size)
         data = LabelledImages(data.images, data.labels, data.class_names, content_hash)
         with tempfile.NamedTemporaryFile(dir=directory, suffix=".npz", delete=False) as file:
@@ -147,6 +152,10 @@ def _decode(origin: str, files: list[tuple[str, bytes]], split: str, image_size:
 def _decode_image(name: str, content: bytes, image_size: tuple[int, int]) -> NDArray[Any]:
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode in DEEP_MODES:
+                raise DataError(
+                    f"{name} has more than 8 bits per channel (mode {image.mode}), expected 8: convert it to 8-bit RGB"
+                )
             pixels = np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name} is not a readable image ({error}): replace or remove it") from error

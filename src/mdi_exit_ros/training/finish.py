@@ -18,7 +18,7 @@ from mdi_exit_ros.model.checkpoint import feature_shapes, save_weights
 from mdi_exit_ros.model.cost import segment_costs
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training import calibration
-from mdi_exit_ros.training.datasets import LabelledImages, load_split
+from mdi_exit_ros.training.datasets import LabelledImages
 from mdi_exit_ros.training.loop import exit_accuracy, exit_logits
 
 ACCURACY_GIVEN_UP = 0.005
@@ -30,6 +30,7 @@ def write_model(
     architecture_name: str,
     name: str,
     data: str,
+    test: LabelledImages,
     training_images: int,
     validation: LabelledImages,
     epochs: int,
@@ -41,9 +42,6 @@ def write_model(
     """Calibrates `network` on the validation images, reports on the test images and writes card and weights.
 
     The default thresholds are the cheapest that lose at most half a point of accuracy against the last exit alone.
-
-    Raises:
-        DataError: `data` has no test images.
     """
     architecture = ARCHITECTURES[architecture_name]
     network.eval()
@@ -58,7 +56,6 @@ def write_model(
         calibration.exit_costs(segment_macs, exit_macs),
     )
     default = calibration.cheapest_within(curve, accuracy_validation[-1] - ACCURACY_GIVEN_UP)
-    test = load_split(data, "test")
     accuracy_test = exit_accuracy(exit_logits(network, test.images), test.labels)
     out_directory.mkdir(parents=True, exist_ok=True)
     weights = out_directory / WEIGHTS_NAME

@@ -6,11 +6,12 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.model.architecture import ARCHITECTURES
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.datasets import load_split, split_validation
@@ -63,7 +64,20 @@ def train_model(
     _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    training, validation = split_validation(load_split(data, "train"), validation_size, seed=options.seed)
+    height, width, _ = ARCHITECTURES[architecture_name].input_shape
+    test = load_split(data, "test", image_size=(height, width))
+    images = load_split(data, "train", image_size=(height, width))
+    if images.class_names != test.class_names:
+        raise DataError(
+            f"training and test images must have the same classes: came {', '.join(images.class_names)} "
+            f"and {', '.join(test.class_names)}"
+        )
+    if len(images.class_names) != ARCHITECTURES[architecture_name].num_classes:
+        raise DataError(
+            f"{architecture_name} tells {ARCHITECTURES[architecture_name].num_classes} classes apart, "
+            f"but {data} has {len(images.class_names)}: {', '.join(images.class_names)}"
+        )
+    training, validation = split_validation(images, validation_size, seed=options.seed)
     torch.manual_seed(options.seed)
     trainer = Trainer(SegmentedNetwork(ARCHITECTURES[architecture_name]), training, options)
     out_directory.mkdir(parents=True, exist_ok=True)
@@ -75,7 +89,7 @@ def train_model(
     while trainer.epoch < options.epochs:
         started = time.monotonic()
         number = trainer.epoch + 1
-        loss = trainer.run_epoch(lambda step, value: on_step(number, step, trainer.steps_per_epoch, value))
+        loss = trainer.run_epoch(partial(_report_step, on_step, number, trainer.steps_per_epoch))
         accuracy = exit_accuracy(exit_logits(trainer.network, validation.images), validation.labels)
         trainer.history.append(EpochReport(number, loss, accuracy))
         trainer.save(checkpoint)
@@ -86,6 +100,7 @@ def train_model(
         architecture_name=architecture_name,
         name=architecture_name,
         data=data,
+        test=test,
         training_images=len(training),
         validation=validation,
         epochs=options.epochs,
@@ -94,6 +109,12 @@ def train_model(
         out_directory=out_directory,
         say=say,
     )
+
+
+def _report_step(
+    on_step: Callable[[int, int, int, float], None], epoch: int, steps: int, step: int, loss: float
+) -> None:
+    on_step(epoch, step, steps, loss)
 
 
 def _keep_freed_memory() -> None:

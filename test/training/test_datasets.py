@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mdi_exit_ros.errors import DataError
+from mdi_exit_ros.model.backbones import torchvision_module
+from mdi_exit_ros.training.datasets import load_split, split_validation
+
+
+def archive_of(path: Path, files: dict[str, bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return str(path)
+
+
+def png(mode: str, size: tuple[int, int] = (32, 32)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def test_archive_and_folder_give_the_same_images(
+    tiny_archive: Path, pictures: dict[str, bytes], tmp_path: Path
+) -> None:
+    for name, content in pictures.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    archive, folder = load_split(str(tiny_archive), "train"), load_split(str(tmp_path), "train")
+    assert archive.images.shape == (120, 32, 32, 3)
+    assert len(archive.class_names) == 10
+    np.testing.assert_array_equal(archive.images, folder.images)
+    np.testing.assert_array_equal(archive.labels, folder.labels)
+
+
+def test_archive_is_decoded_once(pictures: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = archive_of(tmp_path / "once.zip", pictures)
+    first = load_split(source, "test")
+    monkeypatch.setattr("mdi_exit_ros.training.datasets._decode_image", None)
+    second = load_split(source, "test")
+    np.testing.assert_array_equal(first.images, second.images)
+    assert (first.class_names, first.data_hash) == (second.class_names, second.data_hash)
+
+
+def test_folder_of_classes_without_splits_is_one_split(pictures: dict[str, bytes], tmp_path: Path) -> None:
+    source = archive_of(tmp_path / "flat.zip", {"cat/1.jpg": pictures["test/cat/0.jpg"]})
+    assert load_split(source, "test").class_names == ("cat",)
+
+
+def test_grayscale_image_becomes_rgb(tmp_path: Path) -> None:
+    assert load_split(archive_of(tmp_path / "gray.zip", {"cat/1.png": png("L")}), "test").images.shape == (1, 32, 32, 3)
+
+
+def test_broken_images_are_named(pictures: dict[str, bytes], tmp_path: Path) -> None:
+    good = pictures["test/cat/0.jpg"]
+    cases = {
+        "cut.zip": ({"test/cat/7.jpg": good[: len(good) // 2]}, r"test/cat/7.jpg in cut.zip is not a readable image"),
+        "text.zip": ({"test/cat/7.jpg": b"no image"}, r"test/cat/7.jpg in text.zip is not a readable image"),
+        "deep.zip": ({"test/cat/7.png": png("I;16")}, r"more than 8 bits per channel"),
+        "large.zip": ({"test/cat/7.png": png("RGB", (64, 48))}, r"is 64x48 pixels, expected 32x32"),
+        "none.zip": ({"readme.txt": b""}, r"no images in none.zip: expected test/<class>/<image>"),
+        "other.zip": ({"train/cat/7.jpg": good}, r"no images in other.zip: expected test/<class>/<image>"),
+    }
+    for name, (files, message) in cases.items():
+        with pytest.raises(DataError, match=message):
+            load_split(archive_of(tmp_path / name, files), "test")
+
+
+def test_damaged_and_missing_sources_are_named(tiny_archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match="no images at .*nowhere.*: expected a zip archive, a folder or torchvision:DIR"
+    ):
+        load_split(str(tmp_path / "nowhere"), "test")
+    content = bytearray(tiny_archive.read_bytes())
+    cut = tmp_path / "cut.zip"
+    cut.write_bytes(content[:1000])
+    with pytest.raises(DataError, match="is not a zip archive"):
+        load_split(str(cut), "test")
+    content[200] ^= 0xFF
+    damaged = tmp_path / "damaged.zip"
+    damaged.write_bytes(content)
+    with pytest.raises(DataError, match="is damaged"):
+        load_split(str(damaged), "test")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no images in empty"):
+        load_split(str(empty), "test")
+
+
+def test_torchvisions_cifar10_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = torchvision_module("datasets")
+    monkeypatch.setattr(datasets.cifar, "check_integrity", lambda *_: True)
+    folder = tmp_path / datasets.CIFAR10.base_folder
+    folder.mkdir()
+    names = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": names}))
+    pixels = np.arange(2 * 3072, dtype=np.uint64).astype(np.uint8).reshape(2, 3072)
+    for batch in ["test_batch", *(f"data_batch_{number}" for number in range(1, 6))]:
+        (folder / batch).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 9]}))
+    data = load_split(f"torchvision:{tmp_path}", "train")
+    assert data.images.shape == (10, 32, 32, 3)
+    assert data.images[0, 0, 1].tolist() == pixels[0].reshape(3, 32, 32)[:, 0, 1].tolist()
+    assert data.labels.tolist() == [3, 9] * 5
+    assert data.class_names == tuple(names)
+
+
+def test_missing_torchvision_data_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no CIFAR-10 of torchvision at"):
+        load_split(f"torchvision:{tmp_path}", "train")
+
+
+def test_validation_images_are_balanced_disjoint_and_decided_by_the_seed(tiny_archive: Path) -> None:
+    data = load_split(str(tiny_archive), "train")
+    kept, held_out = split_validation(data, 20, seed=3)
+    assert len(kept) == 100
+    assert np.bincount(held_out.labels).tolist() == [2] * 10
+    np.testing.assert_array_equal(split_validation(data, 20, seed=3)[1].images, held_out.images)
+    assert not np.array_equal(split_validation(data, 20, seed=4)[1].images, held_out.images)
+    with pytest.raises(DataError, match="too few to hold"):
+        split_validation(data, 120, seed=3)

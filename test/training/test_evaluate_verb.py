@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from mdi_exit_ros.cli.evaluate import evaluate
+from mdi_exit_ros.errors import ConfigurationError, DataError, ModelError
+from mdi_exit_ros.model.card import load_card
+
+
+def report(tmp_path: Path, *arguments: str) -> dict[str, object]:
+    path = tmp_path / "report.json"
+    result = CliRunner().invoke(evaluate, [*arguments, "--json", str(path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    return dict(json.loads(path.read_text()))
+
+
+def test_shipped_model_is_measured_on_the_shipped_sample(tmp_path: Path) -> None:
+    card = load_card("mobilenetv2")
+    figures = report(tmp_path)
+    assert figures["images"] == 1200
+    assert figures["model_id"] == card.model_id
+    assert figures["thresholds"] == list(card.default_thresholds)
+    assert figures["accuracy_exits"] == pytest.approx(card.accuracy_test, abs=0.04)
+    assert sum(figures["exits"]) == pytest.approx(1.0)  # type: ignore[call-overload]
+    low, high = figures["accuracy_interval"]  # type: ignore[misc]
+    assert low < figures["accuracy"] < high
+    assert 0.0 < figures["mac_fraction"] < 1.1  # type: ignore[operator]
+    assert 0.0 <= figures["ece"] < 0.1  # type: ignore[operator]
+
+
+def test_target_accuracy_trades_cost_for_accuracy(tmp_path: Path, tiny_archive: Path) -> None:
+    card = load_card("mobilenetv2")
+    target = (card.threshold_curve[0].accuracy + card.threshold_curve[-1].accuracy) / 2
+    figures = report(tmp_path, "--data", str(tiny_archive), "--target-accuracy", str(target))
+    assert figures["thresholds"] == list(card.point_for(target).thresholds)
+    cheapest = report(tmp_path, "--data", str(tiny_archive), "--thresholds", "0,0,0,0", "--backend", "torch")
+    assert cheapest["exits"] == [1.0, 0.0, 0.0, 0.0, 0.0]
+    assert cheapest["accuracy"] == cheapest["accuracy_exits"][0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["--thresholds", "a,b"], ConfigurationError, "must be numbers"),
+        (["--thresholds", "0.5"], ConfigurationError, "expected 4 thresholds, came 1"),
+        (["--thresholds", "0,0,0,0", "--target-accuracy", "0.8"], ConfigurationError, "exclude each other"),
+        (["--target-accuracy", "1.0"], ModelError, "ask for less than"),
+        (["--model", "nothing"], ModelError, "no model 'nothing'"),
+        (["--data", "/nowhere"], DataError, "no images at"),
+    ],
+)
+def test_wrong_arguments_get_one_clear_message(arguments: list[str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        CliRunner().invoke(evaluate, arguments, catch_exceptions=False)
