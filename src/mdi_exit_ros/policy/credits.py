@@ -44,13 +44,22 @@ class Arrival(enum.Enum):
 
 @dataclasses.dataclass
 class Inbound:
-    """One sender's stream to this node."""
+    """One sender's stream to this node.
+
+    Attributes:
+        limit: frames that the sender may send in all.
+        held: frames of the stream that have not left this node.
+        reserved: share that the stream has however full the pool is, so that tasks which only this node can run
+            are never kept out by others.
+    """
 
     sender: PeerId
     heard_at: float
     received: int = 0
     limit: int = 0
     lost: int = 0
+    held: int = 0
+    reserved: int = 1
     stamp: float = -1.0
     stamp_at: float = 0.0
     _behind_since: float = float("inf")
@@ -86,38 +95,39 @@ class Inbound:
 class CreditPool:
     """Room of `size` frames, given out as credit to the streams of one kind of sender.
 
-    At all times: frames held of these senders + credit outstanding <= size.
+    A stream's frames held here and its outstanding credit together stay within its share of the pool, all of them
+    within the pool; only a stream's `reserved` share may go beyond that.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.held = 0
         self.streams: dict[str, Inbound] = {}
+        self._closed: list[Inbound] = []
 
     def open(self, sender: PeerId, sent: int, now: float) -> Inbound:
         """The sender's stream, which has sent `sent` frames before; a new life of the sender voids the old credit."""
         stream = self.streams.get(sender.name)
         if stream is None or stream.sender != sender:
+            self.close(sender.name)
             stream = self.streams[sender.name] = Inbound(sender, now, received=sent, limit=sent)
         stream.heard_at = now
         return stream
 
     def close(self, name: str) -> None:
-        """Takes the stream's credit back."""
-        self.streams.pop(name, None)
-
-    def share(self) -> int:
-        """Credit each stream should have outstanding when the pool is empty."""
-        return max(1, self.size // max(1, len(self.streams)))
+        """Takes the stream's credit back; what it sent still takes up room until it has left."""
+        stream = self.streams.pop(name, None)
+        if stream is not None:
+            self._closed.append(stream)
 
     def grant(self) -> None:
-        """Gives free room to streams below their share, the neediest first, never more than there is."""
-        room = self.size - self.held - sum(stream.outstanding for stream in self.streams.values())
-        share = self.share()
+        """Gives free room to streams below their share, the neediest first."""
+        self._closed = [stream for stream in self._closed if stream.held]
+        used = sum(stream.held for stream in self._closed)
+        used += sum(stream.held + stream.outstanding for stream in self.streams.values())
+        share = self.size // max(1, len(self.streams))
         for stream in sorted(self.streams.values(), key=lambda each: (each.outstanding, each.sender)):
-            if room <= 0:
-                return
-            more = min(room, share - stream.outstanding)
+            mine = stream.held + stream.outstanding
+            more = max(min(share - mine, self.size - used), stream.reserved - mine)
             if more > 0:
                 stream.limit = stream.received + stream.outstanding + more
-                room -= more
+                used += more

@@ -140,7 +140,7 @@ class WorkerCore:
         self._output = TaskQueue()
         self._running: tuple[Task, ...] = ()
         self._running_since = 0.0
-        self._held: dict[FrameId, tuple[Task, CreditPool]] = {}
+        self._held: dict[FrameId, tuple[Task, Inbound]] = {}
         self._neighbours = {name: _Neighbour() for name in setup.neighbours}
         source_room = self._settings.queue_capacity
         if setup.strategy is not Strategy.LOCAL:
@@ -235,9 +235,9 @@ class WorkerCore:
         elif stream is None or stream.sender != sender or event.receiver_incarnation != self.setup.me.incarnation:
             self._refuse(event.tasks, Reason.NO_CREDIT)
         else:
-            self._accept(event, stream, pool, now)
+            self._accept(event, stream, now, from_source=is_source)
 
-    def _accept(self, event: TasksReceived, stream: Inbound, pool: CreditPool, now: float) -> None:
+    def _accept(self, event: TasksReceived, stream: Inbound, now: float, *, from_source: bool) -> None:
         lost_before = stream.lost
         within = max(0, len(event.tasks) - max(0, event.sent_total - stream.limit))
         if stream.arrive(event.sent_total, len(event.tasks)) is Arrival.DUPLICATE:
@@ -250,9 +250,9 @@ class WorkerCore:
         self._refuse(event.tasks[within:], Reason.NO_CREDIT)
         for task in event.tasks[:within]:
             if self._supersedes(task):
-                self._held[task.frame] = (task, pool)
-                pool.held += 1
-                self._place(task, now, offered=pool is self._from_sources)
+                self._held[task.frame] = (task, stream)
+                stream.held += 1
+                self._place(task, now, offered=from_source)
 
     def _on_rejected(self, event: TasksRejected, now: float) -> None:
         self._changed = True
@@ -303,7 +303,10 @@ class WorkerCore:
             return []
         self._workers[name] = (report.worker, report.stamp, now)
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
-        self._hear_stream(self._from_workers.streams.get(name), report.worker, mine, now)
+        stream = self._from_workers.streams.get(name)
+        if stream is not None:
+            stream.reserved = max(1, len(self.setup.segments.difference(report.segments)))
+        self._hear_stream(stream, report.worker, mine, now)
         neighbour = self._neighbours.get(name)
         if neighbour is None:
             return []
@@ -375,7 +378,7 @@ class WorkerCore:
         if entry is None:
             return True
         self._counts["superseded"] += 1
-        older, pool = entry
+        older, stream = entry
         if older.attempt >= task.attempt:
             if older.attempt > task.attempt:
                 self._gone.append(task)
@@ -384,7 +387,7 @@ class WorkerCore:
         self._output.remove(task.frame)
         if not any(running.frame == task.frame for running in self._running):
             self._gone.append(older)
-        pool.held -= 1
+        stream.held -= 1
         del self._held[task.frame]
         return True
 
@@ -432,7 +435,7 @@ class WorkerCore:
         if held and (not self.setup.strategy.may_move(segment) or self._tossed.get(segment) == self._information):
             return None
         nbytes = self.setup.input_nbytes[segment - 1]
-        chosen = best(self._candidate(name, nbytes) for name in usable if self._credit(name) > 0)
+        chosen = best(self._candidate(name, nbytes) for name in usable if self._credit(name, segment) > 0)
         if chosen is None:
             return None
         if held and not moves(
@@ -446,9 +449,16 @@ class WorkerCore:
             return None
         return chosen.name
 
-    def _credit(self, name: str) -> int:
-        outbound = self._neighbours[name].outbound
-        return outbound.available if outbound is not None else 0
+    def _credit(self, name: str, segment: int) -> int:
+        """Frames that may go to the neighbour now; some of its credit is kept for later segments.
+
+        One frame is kept for each later segment that the neighbour holds and this worker does not: such tasks must
+        be able to move however many earlier ones are stuck, so a circle of full queues empties from its last segment.
+        """
+        neighbour = self._neighbours[name]
+        assert neighbour.outbound is not None and neighbour.report is not None
+        kept = sum(later > segment and later not in self.setup.segments for later in neighbour.report.segments)
+        return neighbour.outbound.available - kept
 
     def _candidate(self, name: str, nbytes: int) -> Candidate:
         neighbour = self._neighbours[name]
@@ -507,8 +517,8 @@ class WorkerCore:
                 self._gone.append(task)
 
     def _release(self, task: Task) -> None:
-        _, pool = self._held.pop(task.frame)
-        pool.held -= 1
+        _, stream = self._held.pop(task.frame)
+        stream.held -= 1
         self._changed = True
         self._gone.append(task)
 
