@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bare loop: the same images, segments and exits in plain processes, with no messages. What a graph is held against."""
+
+from __future__ import annotations
+
+import multiprocessing
+import statistics
+import time
+from collections.abc import Sequence
+from multiprocessing.synchronize import Barrier
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mdi_exit_ros.errors import BackendError
+from mdi_exit_ros.images import decode
+from mdi_exit_ros.model.backends.interface import SegmentRunner
+from mdi_exit_ros.model.backends.registry import load_segments
+from mdi_exit_ros.model.card import load_card
+
+WARM_UP_BATCHES = 5
+START_TIMEOUT_S = 120.0
+
+
+class Layout(NamedTuple):
+    """How the bare loop uses the cores: frames per batch, processes, and threads of each."""
+
+    batch: int
+    processes: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"batch {self.batch}, {self.processes} processes x {self.threads} threads"
+
+
+class Work(NamedTuple):
+    """What to compute, apart from the layout. `thresholds` empty: only the last exit answers."""
+
+    model: str
+    backend: str
+    precision: str
+    thresholds: tuple[float, ...]
+
+
+def classify(
+    runner: SegmentRunner, frames: NDArray[np.uint8], num_segments: int, thresholds: Sequence[float]
+) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """Runs frames (B, H, W, 3) through all segments; each leaves at the first exit that is sure enough.
+
+    Returns:
+        class ids (B,) and the exit 1..K that answered each frame (B,).
+    """
+    classes = np.zeros(len(frames), np.uint16)
+    exits = np.zeros(len(frames), np.uint8)
+    rows = np.arange(len(frames))
+    batch: NDArray[np.float32] | NDArray[np.uint8] = frames
+    for segment in range(1, num_segments + 1):
+        output = runner.run(segment, batch)
+        if segment == num_segments or output.features is None:
+            classes[rows], exits[rows] = output.class_id, segment
+            break
+        threshold = thresholds[segment - 1] if thresholds else np.inf
+        leaving = output.confidence >= threshold
+        if leaving.any():
+            classes[rows[leaving]], exits[rows[leaving]] = output.class_id[leaving], segment
+            staying = ~leaving
+            rows, batch = rows[staying], output.features[staying]
+            if not len(rows):
+                break
+        else:
+            batch = output.features
+    return classes, exits
+
+
+def _loop(
+    work: Work,
+    layout: Layout,
+    files: list[bytes],
+    duration_s: float,
+    barrier: Barrier,
+    report: multiprocessing.SimpleQueue[tuple[int, float]],
+) -> None:
+    card = load_card(work.model)
+    runner = load_segments(
+        card,
+        range(1, card.num_segments + 1),
+        backend=work.backend,
+        precision=work.precision,
+        threads=layout.threads,
+    )
+    height, width, _ = card.input_shape
+    done, at = 0, 0
+
+    def step() -> None:
+        nonlocal at
+        chosen = [files[(at + offset) % len(files)] for offset in range(layout.batch)]
+        at += layout.batch
+        frames = np.stack([decode(data, height, width) for data in chosen])
+        classify(runner, frames, card.num_segments, work.thresholds)
+
+    for _ in range(WARM_UP_BATCHES):
+        step()
+    barrier.wait(START_TIMEOUT_S)
+    started = time.perf_counter()
+    while time.perf_counter() - started < duration_s:
+        step()
+        done += layout.batch
+    report.put((done, time.perf_counter() - started))
+
+
+def bare_fps(work: Work, layout: Layout, files: list[bytes], *, duration_s: float) -> float:
+    """Frames per second of all processes together, decoding included, after each has warmed up.
+
+    Args:
+        files: encoded images, taken in a circle.
+        duration_s: time to measure (s).
+
+    Raises:
+        BackendError: a process did not get as far as measuring.
+    """
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(layout.processes)
+    report: multiprocessing.SimpleQueue[tuple[int, float]] = context.SimpleQueue()
+    arguments = (work, layout, files, duration_s, barrier, report)
+    processes = [context.Process(target=_loop, args=arguments, daemon=True) for _ in range(layout.processes)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(START_TIMEOUT_S + 2.0 * duration_s)
+    if any(process.exitcode != 0 for process in processes):
+        raise BackendError(f"the bare loop did not run with {layout}: see the messages above")
+    return sum(done / elapsed for done, elapsed in (report.get() for _ in processes))
+
+
+def layouts(cores: int) -> list[Layout]:
+    """Layouts worth trying on a computer with that many cores: every core used, once as processes, once as threads."""
+    splits = {(cores, 1), (1, cores)}
+    return [Layout(batch, processes, threads) for batch in (1, 4, 16, 32, 64) for processes, threads in sorted(splits)]
+
+
+def best_layout(work: Work, files: list[bytes], *, cores: int, duration_s: float) -> tuple[Layout, dict[str, float]]:
+    """The fastest layout, and frames per second of each that was tried."""
+    tried = {layout: bare_fps(work, layout, files, duration_s=duration_s) for layout in layouts(cores)}
+    return max(tried, key=lambda layout: tried[layout]), {str(layout): fps for layout, fps in tried.items()}
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, minimum and maximum of repeated measurements."""
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
