@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target sets up what it needs first; PYTHON=python3.12 and TORCH_INDEX_URL=... are explained in README.md.
+BIN := .venv/bin
+
+.PHONY: help demo test bench setup clean
+
+help:
+	@echo "make demo    five nodes on this machine classify the shipped images; summary in out/demo/summary.json"
+	@echo "make test    everything that CI checks"
+	@echo "make bench   frames/s through the graph against a bare loop; results in out/bench/results.json"
+	@echo "make setup   only the environment, .venv"
+	@echo "make clean   removes the environment and all outputs"
+
+setup:
+	@command -v $(or $(PYTHON),python3) >/dev/null || { echo "error: $(or $(PYTHON),python3) is not installed; \
+	Python 3.11, 3.12 or 3.13 is needed, for example: sudo apt install python3 python3-venv python3-dev" >&2; exit 2; }
+	@$(or $(PYTHON),python3) scripts/setup_environment.py
+
+demo: setup
+	$(BIN)/mdi-exit run --topology three_mesh --strategy mdi_exit --json out/demo/summary.json
+
+bench: setup
+	$(BIN)/mdi-exit bench --json out/bench/results.json
+
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/check_colcon.py
+	$(BIN)/pytest
+
+clean:
+	rm -rf .venv .venv.lock build install log out

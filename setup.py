@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Build description of mdi_exit_ros, for colcon (ament_python) and pip alike."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+NAME = "mdi_exit_ros"
+SHARE = Path("share", NAME)
+SHARED_DIRECTORIES = ("config", "data", "launch", "models")
+CACHES = ("__pycache__",)
+
+
+def shared_files() -> list[tuple[str, list[str]]]:
+    """Everything below the shared directories, laid out under share/ as it lies here."""
+    files = [
+        path
+        for directory in SHARED_DIRECTORIES
+        for path in sorted(Path(directory).rglob("*"))
+        if path.is_file() and path.parent.name not in CACHES
+    ]
+    return [(str(SHARE / path.parent), [str(path)]) for path in files]
+
+
+setup(
+    name=NAME,
+    version="0.1.0",
+    description="Model-distributed inference with early exits as a ROS 2 node graph",
+    license="Apache-2.0",
+    maintainer="mdi_exit_ros maintainers",
+    maintainer_email="maintainers@example.com",
+    python_requires=">=3.11",
+    package_dir={"": "src"},
+    # The neighbour src/mdi_exit_msgs is an interface package with a build of its own.
+    packages=find_packages("src", include=[NAME, f"{NAME}.*"]),
+    package_data={NAME: ["py.typed"]},
+    data_files=[
+        ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
+        (str(SHARE), ["package.xml"]),
+        *shared_files(),
+    ],
+    install_requires=["setuptools"],
+    zip_safe=False,
+    entry_points={
+        "console_scripts": [
+            "mdi-exit = mdi_exit_ros.cli.main:main",
+            "camera_source = mdi_exit_ros.nodes.camera_source:main",
+            "segment_worker = mdi_exit_ros.nodes.segment_worker:main",
+            "controller = mdi_exit_ros.nodes.controller:main",
+        ],
+    },
+)
