@@ -206,7 +206,7 @@ def install_package() -> None:
 def set_up() -> None:
     version = choose_python()
     ros = sourced_ros()
-    environment = digest(ROOT, version, ros)
+    environment = digest(str(ROOT), version, ros)
     requirements = [ROOT / "constraints.txt", ROOT / "requirements.txt", ROOT / "requirements-ros.txt"]
     message_files = sorted(path for path in (ROOT / "src" / "mdi_exit_msgs").rglob("*") if path.is_file())
     packages = digest(environment, *requirements)

@@ -22,7 +22,7 @@ def share_directory() -> Path:
         ConfigurationError: neither is there.
     """
     checkout = Path(__file__).resolve().parents[2]
-    if (checkout / "package.xml").is_file() and (checkout / "config").is_dir():
+    if (checkout / "package.xml").is_file():
         return checkout
     prefixes = [Path(prefix) for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if prefix]
     marker = Path("share", "ament_index", "resource_index", "packages", PACKAGE)
