@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The source node: a camera, its admission, and the ledger in which every frame gets exactly one end."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from typing import Any, assert_never
+
+import numpy as np
+from numpy.typing import NDArray
+from std_msgs.msg import Header
+
+from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
+from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.nodes import entry, summary
+from mdi_exit_ros.nodes.conversions import (
+    answers_from_message,
+    classification_to_message,
+    policy_from_message,
+    source_report_to_message,
+    tasks_to_message,
+    worker_report_from_message,
+)
+from mdi_exit_ros.nodes.images.inputs import CameraFrame, TopicInput, is_live, open_input
+from mdi_exit_ros.nodes.images.reader import Pace, Reader
+from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
+from mdi_exit_ros.nodes.parameters import NodeConfig, declare
+from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
+from mdi_exit_ros.parameter import parameter
+from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
+from mdi_exit_ros.policy.events import AnswerReceived, FramesOffered, FrameUnreadable, InputEnded
+from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+
+LINGER_S = 0.25  # after the last frame, for the workers' last counters
+PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
+WAITING_FINITE = 16  # frames of a finite input that wait for admission, so that batches form
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraSourceConfig(NodeConfig):
+    """Parameters of a source besides those of its core."""
+
+    entries: list[str] = parameter([], "workers that frames may enter, the home worker first")
+    input: str = parameter(
+        "topic", "topic, sample (shipped images), device:N, or the path of a folder, .zip archive or video file"
+    )
+    image_transport: str = parameter("raw", "what an image topic carries", choices=("raw", "compressed"))
+    rate_hz: float = parameter(
+        0.0, "rate at which a finite input offers frames; 0: as fast as admitted", unit="Hz", low=0.0, high=100000.0
+    )
+    frames: int = parameter(0, "frames to offer in all; 0: all there are", low=0, high=2**53)
+    loop: bool = parameter(False, "begin anew when a finite input ends")
+    drop: str = parameter(
+        "auto",
+        "refuse the oldest waiting frame when a newer one comes; auto: topics and devices only",
+        choices=("auto", "oldest", "never"),
+    )
+    summary_path: str = parameter("", "JSON file written at the end; empty: none")
+    exit_when_finished: bool = parameter(True, "end the process when a finite input is played and every frame closed")
+
+
+class CameraSource(CoreNode):
+    """Offers a camera's frames to the cluster.
+
+    Subscribes: image or image/compressed, <name>/results, workers, policy. Publishes: classification, sources,
+    <entry>/tasks. Services: lifecycle and parameters. Parameters: CameraSourceConfig and SourceSettings.
+    """
+
+    core: SourceCore | None
+
+    def __init__(self) -> None:
+        super().__init__("camera_source")
+        self.config = self.declare_config(CameraSourceConfig)
+        settings = declare(self, SourceSettings, leave_out=frozenset({"drop"}))
+        drop = self.config.drop == "oldest" or (self.config.drop == "auto" and is_live(self.config.input))
+        waiting = settings.waiting_max if drop else max(settings.waiting_max, WAITING_FINITE)
+        self.settings = dataclasses.replace(settings, drop=drop, waiting_max=waiting)
+        self._answered_by = ("", 0.0)
+
+    def open(self) -> None:
+        """Opens camera and endpoints."""
+        config = self.config
+        if not config.entries:
+            raise ConfigurationError("entries: expected at least the name of the home worker, got none")
+        self.card = load_card(config.model)
+        self._input = open_input(config.input, self.card.class_names)
+        self._classification = self.open_publisher(CLASSIFICATION, overridable=True)
+        self._status = self.open_publisher(self.topics.sources, last_words=True)
+        self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.entries}
+        self.open_subscription(self.topics.results(self.cluster_name), self._on_results)
+        self.open_subscription(self.topics.workers, self._on_worker)
+        self.open_subscription(self.topics.policy_in, self._on_policy)
+        self._image_topic = ""
+        if isinstance(self._input, TopicInput):
+            base = self.resolve_topic_name(IMAGE.name)
+            topic = IMAGE if config.image_transport == "raw" else compressed(base)
+            self._image_topic = self.resolve_topic_name(topic.name)
+            self.open_subscription(topic, self._input.put, overridable=True)
+        self.get_logger().info(f"{self.cluster_name}: {config.input}, home worker {config.entries[0]}")
+
+    def start(self) -> SourceCore:
+        """A new core and its reader thread."""
+        self._me = self.new_life()
+        self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header]] = {}
+        self._workers: dict[str, WorkerStatus] = {}
+        self._sequence = self._closed = self._closed_before = 0
+        self._input_over = False
+        self._began_at: float | None = None
+        self._finished_at: float | None = None
+        self._closed_at = time.monotonic()
+        self._patience_over = time.monotonic() + PATIENCE_S
+        paced = self.config.rate_hz > 0.0 and not self._input.live
+        self._pace = Pace(self.config.rate_hz if paced else 0.0)
+        self._asks = not self.settings.drop or not (paced or self._input.live)
+        height, width, _ = self.card.input_shape
+        self._reader = Reader(
+            self._input, (height, width), limit=self.config.frames, loop=self.config.loop, ready=self.wake
+        )
+        self._reader_thread = self.run_thread(self._reader.loop, name="reader")
+        return SourceCore(
+            SourceSetup(
+                me=self._me,
+                model_id=self.card.model_id,
+                num_segments=self.card.num_segments,
+                entries=tuple(self.config.entries),
+                total=self._reader.total,
+                settings=self.settings,
+            )
+        )
+
+    def halt(self, core: Core) -> None:
+        """Ends the reader thread and writes the summary."""
+        self._reader.stop()
+        self._reader_thread.join(2.0)
+        if self.config.summary_path and isinstance(core, SourceCore):
+            summary.write(self._summary(core), Path(self.config.summary_path).expanduser())
+
+    # ---- messages in -----------------------------------------------------------------------------------------
+
+    def _on_results(self, message: ResultBatch) -> None:
+        verdicts = answers_from_message(message, self.card.num_segments, len(self.card.class_names))
+        with self.condition:
+            if self.core is None:
+                return
+            for verdict in verdicts:
+                self._answered_by = (message.worker, verdict.confidence)
+                self.step(AnswerReceived(verdict.answer, verdict.class_id))
+            self.settle()
+
+    def _on_worker(self, message: WorkerStatus) -> None:
+        report = worker_report_from_message(message)
+        with self.condition:
+            self._workers[message.name] = message
+            self.feed(report)
+
+    def _on_policy(self, message: Policy) -> None:
+        self.feed(policy_from_message(message, self.card.num_segments))
+
+    # ---- frames in -------------------------------------------------------------------------------------------
+
+    def housekeeping(self, now: float) -> float:
+        """Offers the frames that are due, ends the process when all is done, and says what it waits for."""
+        due = self._offer(now)
+        if self.finished.is_set() and self.config.exit_when_finished:
+            self._finished_at = now if self._finished_at is None else self._finished_at
+            self.done = now >= self._finished_at + LINGER_S
+            due = self._finished_at + LINGER_S
+        if now >= self._patience_over:
+            self._patience_over = now + PATIENCE_S
+            self._say_what_for(now)
+        return min(due, self._patience_over)
+
+    def _offer(self, now: float) -> float:
+        assert self.core is not None
+        frame = self._reader.peek()
+        while frame is not None and self._pace.due_at <= now:
+            first, labels = self._sequence, []
+            room = self.core.room if self._asks else sys.maxsize
+            while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:
+                self._take(frame, now)
+                labels.append(frame.label)
+                frame = self._reader.peek()
+            if labels:
+                self.step(FramesOffered(first, tuple(labels)))
+            elif frame is not None and frame.image is None:
+                self._take(frame, now)
+                self.say_once(frame.problem, f"refused an unreadable frame: {frame.problem}")
+                self.step(FrameUnreadable(self._sequence - 1))
+                frame = self._reader.peek()
+            else:
+                break
+        if self._reader.ended and not self._input_over:
+            self._input_over = True
+            self.step(InputEnded())
+        return self._pace.due_at if frame is not None and self._pace.due_at > now else float("inf")
+
+    def _take(self, frame: CameraFrame, now: float) -> None:
+        self._reader.take()
+        self._pace.next(now)
+        self._began_at = now if self._began_at is None else self._began_at
+        header = frame.header or Header(stamp=self.get_clock().now().to_msg(), frame_id=self.cluster_name)
+        self._frames[self._sequence] = (frame.image, header)
+        self._sequence += 1
+
+    def _say_what_for(self, now: float) -> None:
+        assert self.core is not None
+        closed, self._closed_before = self._closed_before, self._closed
+        if closed != self._closed or self._input_over:
+            return
+        waiting_for = self.core.waiting_for(now)
+        if waiting_for is None and self._image_topic:
+            waiting_for = f"images on {self._image_topic} ({self.count_publishers(self._image_topic)} publishers)"
+        if waiting_for is not None:
+            self.get_logger().info(f"waiting for {waiting_for}")
+
+    # ---- actions ---------------------------------------------------------------------------------------------
+
+    def perform(self, action: SourceAction) -> None:
+        """Does what the core asks."""
+        match action:
+            case SendTasks():
+                rows = [self._frames[task.frame.sequence][0] for task in action.tasks]
+                values = np.stack([row for row in rows if row is not None]) if rows else None
+                message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
+                self._tasks[action.receiver.name].publish(message)
+            case CloseFrame():
+                _, header = self._frames.pop(action.sequence)
+                self._closed += 1
+                self._closed_at = time.monotonic()
+                self._classification.publish(
+                    classification_to_message(
+                        action, header, self.cluster_name, self.card.class_names, *self._answered_by
+                    )
+                )
+            case PublishSourceReport():
+                self._status.publish(source_report_to_message(action.report))
+            case _:
+                assert_never(action)  # type: ignore[arg-type]  # Finished and Warn end in CoreNode
+
+    def _summary(self, core: SourceCore) -> dict[str, Any]:
+        began = self._began_at if self._began_at is not None else self._closed_at
+        return summary.summarise(
+            core.summary(),
+            self._closed_at - began,
+            self._workers,
+            {
+                "source": self.cluster_name,
+                "input": self.config.input,
+                "input_hash": self._input.content_hash,
+                "model": self.card.name,
+                "model_id": self.card.model_id,
+            },
+        )
+
+
+def main() -> None:
+    """Runs the node as a process."""
+    sys.exit(entry.run("camera_source"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller node: the policy as ROS parameters, what is applied of it, and the cluster in plain numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from typing import Any, assert_never
+
+from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+
+from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
+from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.nodes import entry
+from mdi_exit_ros.nodes.conversions import (
+    cluster_to_message,
+    policy_from_message,
+    policy_to_message,
+    source_report_from_message,
+    worker_report_from_message,
+)
+from mdi_exit_ros.nodes.diagnostics import diagnose
+from mdi_exit_ros.nodes.lifecycle import CoreNode
+from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_one, on_grid
+from mdi_exit_ros.nodes.topics import DIAGNOSTICS
+from mdi_exit_ros.parameter import ParameterInfo, check, parameter
+from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
+from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
+from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
+from mdi_exit_ros.task import Mode
+
+CLUSTER_PERIOD_S = 0.2
+SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
+THRESHOLD = "exit_threshold."
+APPLIED = "applied."
+THRESHOLD_INFO = ParameterInfo("confidence from which a frame leaves at this exit", low=0.0, high=1.0, live=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerConfig(NodeConfig):
+    """Parameters of a controller besides those of adaptation and the thresholds."""
+
+    priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
+
+
+@dataclasses.dataclass(frozen=True)
+class SetPointConfig:
+    """Set-points besides the thresholds; only users change them."""
+
+    mode: str = parameter(
+        "manual",
+        "manual: set-points as they are; rate: the admission interval adapts; threshold: the thresholds adapt",
+        choices=("manual", "rate", "threshold"),
+        live=True,
+    )
+    target_accuracy: float = parameter(
+        0.0, "accuracy to hold at least cost, instead of exit_threshold; 0: unused", low=0.0, high=1.0, live=True
+    )
+    admission_rate: int = parameter(
+        0, "frames admitted per second by each source, at most; 0: unlimited", unit="Hz", low=0, high=5000, live=True
+    )
+
+
+class Controller(CoreNode):
+    """Applies a policy to the cluster.
+
+    Subscribes: workers, sources, policy. Publishes: policy, cluster, /diagnostics. Services: lifecycle and parameters.
+    Parameters: ControllerConfig; live: SetPointConfig, exit_threshold.<k>, AdaptationSettings; applied.* mirror what
+    is applied and are changed by the node alone.
+    """
+
+    core: ControllerCore | None
+
+    def __init__(self) -> None:
+        super().__init__("controller")
+        self.config = self.declare_config(ControllerConfig)
+        self.set_points = declare(self, SetPointConfig)
+        self.settings = declare(self, AdaptationSettings)
+        self.card = load_card(self.config.model)
+        self.thresholds = [
+            float(declare_one(self, f"{THRESHOLD}{exit_number}", on_grid(THRESHOLD_INFO, default), THRESHOLD_INFO))
+            for exit_number, default in enumerate(self.card.default_thresholds, 1)
+        ]
+        self._mirroring = False
+        self._applied: AppliedPolicy | None = None
+        self._slow_at = self._cluster_at = float("-inf")
+        for name, value in self._mirror(None).items():
+            self.declare_parameter(
+                APPLIED + name, value, ParameterDescriptor(description="what is applied; changed by this node alone")
+            )
+        self.add_on_set_parameters_callback(self._validate)
+        self.add_post_set_parameters_callback(self._apply)
+
+    def open(self) -> None:
+        """Opens the endpoints."""
+        self._policy = self.open_publisher(self.topics.policy_out)
+        self._cluster = self.open_publisher(self.topics.cluster, overridable=True)
+        self._diagnostics = self.open_publisher(DIAGNOSTICS)
+        self.open_subscription(self.topics.workers, self._on_worker)
+        self.open_subscription(self.topics.sources, self._on_source)
+        self.open_subscription(self.topics.policy_in, self._on_policy)
+        self._mirror_timer = self.create_timer(
+            SLOW_PERIOD_S, self._show_applied, clock=Clock(clock_type=ClockType.STEADY_TIME)
+        )
+
+    def close(self) -> None:
+        """Stops mirroring."""
+        self.destroy_timer(self._mirror_timer)
+
+    def start(self) -> ControllerCore:
+        """A new core with the set-points as they are."""
+        setup = ControllerSetup(
+            me=self.new_life(),
+            num_segments=self.card.num_segments,
+            priority=self.config.priority,
+            curve=tuple((point.accuracy, point.thresholds) for point in self.card.threshold_curve),
+        )
+        return ControllerCore(setup, self.settings, self._asked())
+
+    def shut_down(self) -> None:
+        """A controller holds nothing: the last policy stays in force."""
+
+    def _asked(self) -> SetPoints:
+        points = self.set_points
+        return SetPoints(
+            Mode[points.mode.upper()], tuple(self.thresholds), float(points.admission_rate), points.target_accuracy
+        )
+
+    # ---- messages in -----------------------------------------------------------------------------------------
+
+    def _on_worker(self, message: WorkerStatus) -> None:
+        self.feed(worker_report_from_message(message))
+
+    def _on_source(self, message: SourceStatus) -> None:
+        self.feed(source_report_from_message(message))
+
+    def _on_policy(self, message: Policy) -> None:
+        self.feed(policy_from_message(message, self.card.num_segments))
+
+    # ---- parameters ------------------------------------------------------------------------------------------
+
+    def _validate(self, parameters: Sequence[Parameter[Any]]) -> SetParametersResult:
+        values = {each.name: each.value for each in parameters}
+        if not self._mirroring and any(name.startswith(APPLIED) for name in values):
+            reason = "applied.* shows what is applied: change the set-point without `applied.` instead"
+            return SetParametersResult(successful=False, reason=reason)
+        try:
+            check(changed(self.set_points, values))
+            check(changed(self.settings, values))
+        except MdiExitError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply(self, parameters: Sequence[Parameter[Any]]) -> None:
+        values = {each.name: each.value for each in parameters}
+        before = (self.set_points, self.settings, list(self.thresholds))
+        self.set_points = changed(self.set_points, values)
+        self.settings = changed(self.settings, values)
+        for index in range(len(self.thresholds)):
+            self.thresholds[index] = values.get(f"{THRESHOLD}{index + 1}", self.thresholds[index])
+        if before != (self.set_points, self.settings, self.thresholds):
+            self.feed(SetPointsChanged(self._asked(), self.settings))
+
+    def _mirror(self, policy: AppliedPolicy | None) -> dict[str, Any]:
+        thresholds = policy.exit_thresholds if policy is not None else tuple(self.thresholds)
+        return {
+            "mode": policy.mode.name.lower() if policy is not None else self.set_points.mode,
+            "version": policy.version if policy is not None else 0,
+            "admission_interval_s": _longest_interval(policy),
+            **{f"{THRESHOLD}{number}": round(value, 4) for number, value in enumerate(thresholds, 1)},
+        }
+
+    def _show_applied(self) -> None:
+        """On the executor's thread, as every change of parameters; publishes under no lock."""
+        shown = self._mirror(self._applied)
+        news = [
+            Parameter(APPLIED + name, value=value)
+            for name, value in shown.items()
+            if self.get_parameter(APPLIED + name).value != value
+        ]
+        if news:
+            self._mirroring = True
+            try:
+                self.set_parameters_atomically(news)
+            finally:
+                self._mirroring = False
+
+    # ---- actions ---------------------------------------------------------------------------------------------
+
+    def perform(self, action: ControllerAction) -> None:
+        """Does what the core asks."""
+        match action:
+            case PublishPolicy():
+                self._applied = action.policy
+                self._policy.publish(policy_to_message(action.policy))
+            case _:
+                assert_never(action)  # type: ignore[arg-type]  # Warn ends in CoreNode
+
+    def housekeeping(self, now: float) -> float:
+        """Publishes the picture of the cluster, and at a lower rate diagnostics."""
+        assert self.core is not None
+        if now >= self._cluster_at + CLUSTER_PERIOD_S:
+            self._cluster_at = now
+            cluster = self.core.cluster(now)
+            self._cluster.publish(cluster_to_message(cluster))
+            if now >= self._slow_at + SLOW_PERIOD_S:
+                self._slow_at = now
+                self._diagnostics.publish(diagnose(cluster, self.get_clock().now().to_msg()))
+        return self._cluster_at + CLUSTER_PERIOD_S
+
+
+def _longest_interval(policy: AppliedPolicy | None) -> float:
+    """The slowest source's admission interval (s)."""
+    if policy is None:
+        return 0.0
+    return round(max((interval for _, interval in policy.source_intervals_s), default=policy.admission_interval_s), 6)
+
+
+def main() -> None:
+    """Runs the node as a process."""
+    sys.exit(entry.run("controller"))
+
+
+if __name__ == "__main__":
+    main()

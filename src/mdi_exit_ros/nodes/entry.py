@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs one node as a process. Imports nothing heavy before signals are in hand, so that Ctrl-C is always quiet."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from mdi_exit_ros.errors import MdiExitError
+
+if TYPE_CHECKING:
+    from rclpy.executors import Executor
+
+    from mdi_exit_ros.nodes.lifecycle import CoreNode
+
+NODES = {
+    "camera_source": "CameraSource",
+    "segment_worker": "SegmentWorker",
+    "controller": "Controller",
+}
+SPIN_S = 0.1  # how long a stop signal may go unnoticed
+
+
+class StopRequest:
+    """Whether SIGINT or SIGTERM came."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        signal.signal(signal.SIGINT, self._note)
+        signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+
+def make_executor() -> Executor:
+    """The fastest executor that this ROS distribution has; both are driven by spin_once with a timeout."""
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError:
+        from rclpy.executors import SingleThreadedExecutor
+
+        return SingleThreadedExecutor()
+    return EventsExecutor()
+
+
+def run(kind: str, args: list[str] | None = None) -> int:
+    """Runs the node `kind` until it is done or told to stop.
+
+    Returns:
+        Exit status: 0 after an orderly end, 2 for what a user can put right.
+    """
+    stop = StopRequest()
+    import rclpy
+    from rclpy.executors import ExternalShutdownException
+    from rclpy.signals import SignalHandlerOptions
+
+    make_node: Any = getattr(importlib.import_module(f"mdi_exit_ros.nodes.{kind}"), NODES[kind])
+    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    node: CoreNode | None = None
+    try:
+        node = make_node()
+        executor = make_executor()
+        executor.add_node(node)
+        _spin(node, executor, stop)
+        if node.core is not None or not node.done:
+            node.trigger_shutdown()
+        if node.crash is not None:
+            raise node.crash
+        executor.remove_node(node)
+        return 0 if node.failure is None else 2
+    except MdiExitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except ExternalShutdownException:
+        return 0
+    finally:
+        if node is not None:
+            node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(node: CoreNode, executor: Executor, stop: StopRequest) -> None:
+    if node.autostart:
+        node.trigger_configure()
+        if node.failure is None and node.crash is None and not stop.requested:
+            node.trigger_activate()
+        if node.failure is not None:
+            return
+    while not (stop.requested or node.done or node.crash):
+        executor.spin_once(timeout_sec=SPIN_S)
+
+
+def camera_source() -> None:
+    """The camera_source process."""
+    sys.exit(run("camera_source"))
+
+
+def segment_worker() -> None:
+    """The segment_worker process."""
+    sys.exit(run("segment_worker"))
+
+
+def controller() -> None:
+    """The controller process."""
+    sys.exit(run("controller"))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2 or sys.argv[1] not in NODES:
+        sys.exit(f"error: expected one of {', '.join(NODES)}, then ROS arguments")
+    sys.exit(run(sys.argv[1], sys.argv[2:]))

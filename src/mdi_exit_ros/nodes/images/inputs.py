@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a source's frames come from: a folder, an archive, a video file, a camera device or an image topic."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mdi_exit_ros.errors import DataError
+from mdi_exit_ros.nodes.images.decoding import decode, from_message, to_rgb
+from mdi_exit_ros.resources import share_directory
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
+SAMPLE = "sample"
+TOPIC = "topic"
+_DEVICE = re.compile(r"device:(\d+)")
+
+
+class CameraFrame(NamedTuple):
+    """One frame of a camera.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB of any size; None when it could not be read.
+        problem: why not.
+        label: true class, where known.
+        header: of the camera message, where there was one.
+    """
+
+    image: NDArray[np.uint8] | None
+    problem: str = ""
+    label: int | None = None
+    header: Any = None
+
+
+class ImageInput(Protocol):
+    """A camera.
+
+    Attributes:
+        live: frames come when they come; a finite input waits until it is asked.
+        total: frames of one pass; 0 when unknown.
+        content_hash: names the frames of a finite input.
+    """
+
+    live: bool
+    total: int
+    content_hash: str
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """One pass over the frames; ends early when `stop` is set."""
+        ...
+
+
+def is_live(name: str) -> bool:
+    """Whether the input of that name cannot wait."""
+    return name == TOPIC or _DEVICE.fullmatch(name) is not None
+
+
+def open_input(name: str, class_names: Sequence[str]) -> ImageInput:
+    """The input that `name` stands for.
+
+    Raises:
+        DataError: nothing there, or nothing that can be played.
+    """
+    if name == TOPIC:
+        return TopicInput()
+    if device := _DEVICE.fullmatch(name):
+        return DeviceInput(int(device[1]))
+    path = share_directory() / "data" / "cifar10_sample.zip" if name == SAMPLE else Path(name).expanduser()
+    if path.is_dir():
+        return FolderInput(path, class_names)
+    if not path.is_file():
+        raise DataError(
+            f"input: no {path}: expected topic, sample, device:N, or the path of a folder, .zip archive or video file"
+        )
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return VideoInput(path)
+    if zipfile.is_zipfile(path):
+        return ArchiveInput(path, class_names)
+    raise DataError(f"input: {path} is neither a zip archive nor a video file ({', '.join(VIDEO_SUFFIXES)})")
+
+
+def _label(path: PurePosixPath, class_names: Sequence[str]) -> int | None:
+    """The class that the image's folder is named after."""
+    return class_names.index(path.parent.name) if path.parent.name in class_names else None
+
+
+def _hash(entries: Iterator[str]) -> str:
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(entry.encode())
+        digest.update(b"\n")
+    return digest.hexdigest()[:16]
+
+
+def _readable(data: bytes, name: str, label: int | None) -> CameraFrame:
+    try:
+        return CameraFrame(decode(data, name), label=label)
+    except DataError as error:
+        return CameraFrame(None, str(error), label)
+
+
+class FolderInput:
+    """Image files below a folder; with class folders, the classes take turns."""
+
+    live = False
+
+    def __init__(self, folder: Path, class_names: Sequence[str]) -> None:
+        found = [path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
+        if not found:
+            raise DataError(f"input: no images in {folder}: expected files such as {', '.join(IMAGE_SUFFIXES[:3])}")
+        relative = [PurePosixPath(path.relative_to(folder)) for path in found]
+        labelled = any(_label(path, class_names) is not None for path in relative)
+        self._folder = folder
+        self._classes = class_names
+        self._paths = sorted(relative, key=_turn_key if labelled else _natural_key)
+        self.total = len(found)
+        self.content_hash = _hash(f"{path} {(folder / path).stat().st_size}" for path in self._paths)
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """One pass over the files."""
+        for path in self._paths:
+            if stop.is_set():
+                return
+            full, label = self._folder / path, _label(path, self._classes)
+            try:
+                data = full.read_bytes()
+            except OSError as error:
+                yield CameraFrame(None, f"{full}: {error.strerror}", label)
+                continue
+            yield _readable(data, str(full), label)
+
+
+def _natural_key(path: PurePosixPath) -> tuple[Any, ...]:
+    """Sorts 2.jpg before 10.jpg."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)))
+
+
+def _turn_key(path: PurePosixPath) -> tuple[Any, ...]:
+    return (_natural_key(PurePosixPath(path.name)), str(path.parent))
+
+
+class ArchiveInput:
+    """Image files of a zip archive, in its order."""
+
+    live = False
+
+    def __init__(self, path: Path, class_names: Sequence[str]) -> None:
+        self._path = path
+        self._classes = class_names
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = [
+                    entry
+                    for entry in archive.infolist()
+                    if not entry.is_dir() and PurePosixPath(entry.filename).suffix.lower() in IMAGE_SUFFIXES
+                ]
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"input: {path} is not a whole zip archive: {error}") from error
+        if not entries:
+            raise DataError(f"input: no images in {path}: expected files such as {', '.join(IMAGE_SUFFIXES[:3])}")
+        self._entries = entries
+        self.total = len(entries)
+        self.content_hash = _hash(f"{entry.filename} {entry.CRC:08x}" for entry in entries)
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """One pass over the archive."""
+        with zipfile.ZipFile(self._path) as archive:
+            for entry in self._entries:
+                if stop.is_set():
+                    return
+                name = f"{self._path}:{entry.filename}"
+                label = _label(PurePosixPath(entry.filename), self._classes)
+                try:
+                    data = archive.read(entry)
+                except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+                    yield CameraFrame(None, f"{name}: {error}", label)
+                    continue
+                yield _readable(data, name, label)
+
+
+class VideoInput:
+    """A video file, played frame by frame."""
+
+    live = False
+    total = 0
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        capture = cv2.VideoCapture(str(path))
+        playable = capture.isOpened() and capture.grab()
+        capture.release()
+        if not playable:
+            raise DataError(f"input: {path} cannot be played: expected a video that OpenCV's FFmpeg can decode")
+        self.content_hash = _hash(iter([f"{path.name} {path.stat().st_size}"]))
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """One pass over the video."""
+        capture = cv2.VideoCapture(str(self._path))
+        yield from _captured(capture, stop, str(self._path))
+
+
+class DeviceInput:
+    """A camera of this computer, by OpenCV."""
+
+    live = True
+    total = 0
+    content_hash = ""
+
+    def __init__(self, number: int) -> None:
+        self._name = f"device:{number}"
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise DataError(f"input: camera device {number} cannot be opened: is it plugged in and permitted?")
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """Frames until the device ends."""
+        yield from _captured(self._capture, stop, self._name)
+
+
+def _captured(capture: cv2.VideoCapture, stop: threading.Event, name: str) -> Iterator[CameraFrame]:
+    try:
+        while not stop.is_set():
+            there, image = capture.read()
+            if not there:
+                return
+            try:
+                yield CameraFrame(to_rgb(image, name))
+            except DataError as error:
+                yield CameraFrame(None, str(error))
+    finally:
+        capture.release()
+
+
+class TopicInput:
+    """Camera messages; of those that come while one is decoded, the newest wins."""
+
+    live = True
+    total = 0
+    content_hash = ""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._message: Any = None
+
+    def put(self, message: Any) -> None:
+        """Takes a message from the executor's thread; returns at once."""
+        with self._condition:
+            self._message = message
+            self._condition.notify()
+
+    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
+        """Messages until stopped."""
+        while not stop.is_set():
+            with self._condition:
+                if self._message is None:
+                    self._condition.wait(0.1)
+                message, self._message = self._message, None
+            if message is None:
+                continue
+            name = f"image of {message.header.frame_id or 'an unnamed camera'}"
+            try:
+                yield CameraFrame(from_message(message, name), header=message.header)
+            except DataError as error:
+                yield CameraFrame(None, str(error), header=message.header)

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads a camera ahead on a thread of its own, and says when its next frame is due."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from mdi_exit_ros.nodes.images.decoding import resize
+from mdi_exit_ros.nodes.images.inputs import CameraFrame, ImageInput
+
+PREFETCH = 64  # decoded frames of a finite input kept ready
+CATCH_UP_S = 0.05  # lateness that a paced input makes up for; more is forgotten
+
+
+class Reader:
+    """Frames of an input, decoded and resized ahead; `loop` is the body of a thread.
+
+    Args:
+        size: (H, W) of the network's input.
+        limit: frames to read in all; 0 for all there are.
+        loop: begin anew after a pass.
+        ready: called on the thread when frames or the end can be taken.
+    """
+
+    def __init__(
+        self, source: ImageInput, size: tuple[int, int], *, limit: int, loop: bool, ready: Callable[[], None]
+    ) -> None:
+        self._source = source
+        self._size = size
+        self._limit = limit
+        self._passes: Final = itertools.count() if loop and not source.live else range(1)
+        self._ready = ready
+        self._stop = threading.Event()
+        self._frames: queue.Queue[CameraFrame | None] = queue.Queue(PREFETCH)
+        self._ahead: CameraFrame | None = None
+        self._hungry = True
+        self.ended = False
+
+    @property
+    def total(self) -> int:
+        """Frames that will come in all; 0 when unknown."""
+        if isinstance(self._passes, range) and self._source.total:
+            return min(self._limit, self._source.total) if self._limit else self._source.total
+        return self._limit
+
+    def peek(self) -> CameraFrame | None:
+        """The next frame without taking it; None when none is ready. After the last one, `ended` is true."""
+        if self._ahead is None and not self.ended:
+            try:
+                self._ahead = self._frames.get_nowait()
+                self.ended = self._ahead is None
+            except queue.Empty:
+                self._hungry = True
+        return self._ahead
+
+    def take(self) -> CameraFrame:
+        """Takes the frame that `peek` showed."""
+        frame, self._ahead = self._ahead, None
+        assert frame is not None
+        return frame
+
+    def stop(self) -> None:
+        """Ends the loop soon."""
+        self._stop.set()
+
+    def loop(self) -> None:
+        """Reads until the end or until stopped."""
+        for frame in itertools.islice(self._all(), self._limit or None):
+            self._put(frame)
+        self._put(None)
+
+    def _all(self) -> itertools.chain[CameraFrame]:
+        return itertools.chain.from_iterable(self._source.frames(self._stop) for _ in self._passes)
+
+    def _put(self, frame: CameraFrame | None) -> None:
+        if frame is not None and frame.image is not None:
+            frame = frame._replace(image=resize(frame.image, *self._size))
+        while not self._stop.is_set():
+            try:
+                self._frames.put(frame, timeout=0.1)
+            except queue.Full:
+                continue
+            break
+        if self._hungry:
+            self._hungry = False
+            self._ready()
+
+
+class Pace:
+    """When frames are due: at a constant rate (Hz), or always when it is 0."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._interval_s = 1.0 / rate_hz if rate_hz > 0.0 else 0.0
+        self.due_at = float("-inf")
+
+    def next(self, now: float) -> None:
+        """Counts one frame as given at `now`."""
+        self.due_at = max(self.due_at, now - CATCH_UP_S) + self._interval_s

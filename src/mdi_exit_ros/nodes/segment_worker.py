@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker node: holds segments of the network, runs tasks, and decides whether frames exit, stay or move."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import sys
+import time
+from typing import Any, assert_never
+
+import numpy as np
+import psutil
+from rclpy.publisher import Publisher
+
+from mdi_exit_msgs.msg import Policy, SourceStatus, TaskBatch, WorkerStatus
+from mdi_exit_ros.codec import CodecError
+from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.model.backends.interface import SegmentOutput
+from mdi_exit_ros.model.backends.registry import load_segments
+from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.nodes import entry
+from mdi_exit_ros.nodes.compute import Compute
+from mdi_exit_ros.nodes.conversions import (
+    MessageError,
+    Verdict,
+    answers_to_message,
+    policy_from_message,
+    rejection_of,
+    source_report_from_message,
+    tasks_from_message,
+    tasks_to_message,
+    tensor_from_message,
+    worker_report_from_message,
+    worker_report_to_message,
+)
+from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
+from mdi_exit_ros.nodes.parameters import NodeConfig, declare
+from mdi_exit_ros.nodes.tensors import Key, TensorStore, gather
+from mdi_exit_ros.parameter import parameter
+from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
+from mdi_exit_ros.policy.events import ResultPathChanged, ServiceDone, ServiceFailed
+from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
+
+PATH_POLL_S = 0.05  # between two looks at whether sources are matched
+MEMORY_POLL_S = 1.0
+PATIENCE_S = 10.0  # without a source, after which the node says so
+SOURCES_MAX = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentWorkerConfig(NodeConfig):
+    """Parameters of a worker besides those of its core."""
+
+    segments: list[int] = parameter([], "segments held, 1..K; empty: all")
+    neighbours: list[str] = parameter([], "workers that share an edge with this one")
+    strategy: str = parameter("mdi_exit", "which tasks may move", choices=tuple(Strategy))
+    exits: bool = parameter(True, "frames may leave before the last exit")
+    backend: str = parameter("auto", "what computes", choices=("auto", "onnxruntime", "openvino", "torch"))
+    precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
+    threads: int = parameter(1, "processor threads of one batch", low=1, high=256)
+
+
+class SegmentWorker(CoreNode):
+    """Runs segments of the network.
+
+    Subscribes: <name>/tasks, workers, sources, policy. Publishes: workers, <neighbour>/tasks, <source>/results.
+    Services: lifecycle and parameters. Parameters: SegmentWorkerConfig and WorkerSettings.
+    """
+
+    core: WorkerCore | None
+
+    def __init__(self) -> None:
+        super().__init__("segment_worker")
+        self.config = self.declare_config(SegmentWorkerConfig)
+        self.settings = declare(self, WorkerSettings)
+        self._tensors = TensorStore()
+        self._outputs: dict[Key, tuple[int, float]] = {}
+        self._results: dict[str, Publisher[Any]] = {}
+        self._matched: dict[str, bool] = {}
+        self._polled_at = self._measured_at = float("-inf")
+        self._rss_bytes = 0
+
+    def open(self) -> None:
+        """Loads the segments and opens the endpoints."""
+        config = self.config
+        self.card = load_card(config.model)
+        segments = tuple(config.segments) or tuple(range(1, self.card.num_segments + 1))
+        if self.cluster_name in config.neighbours:
+            raise ConfigurationError(f"neighbours: {self.cluster_name} cannot be its own neighbour")
+        self._runner = load_segments(
+            self.card, segments, backend=config.backend, precision=config.precision, threads=config.threads
+        )
+        shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
+        self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
+        self._setup = WorkerSetup(
+            me=PeerId(self.cluster_name, 0),
+            model_id=self.card.model_id,
+            num_segments=self.card.num_segments,
+            segments=frozenset(segments),
+            input_nbytes=tuple(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._inputs),
+            neighbours=tuple(config.neighbours),
+            strategy=Strategy(config.strategy),
+            exits_enabled=config.exits,
+            exit_thresholds=self.card.default_thresholds,
+            settings=self.settings,
+        )
+        self._status = self.open_publisher(self.topics.workers, last_words=True)
+        self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
+        self.open_subscription(self.topics.tasks(self.cluster_name), self._on_tasks)
+        self.open_subscription(self.topics.workers, self._on_worker)
+        self.open_subscription(self.topics.sources, self._on_source)
+        self.open_subscription(self.topics.policy_in, self._on_policy)
+        self.get_logger().info(
+            f"{self.cluster_name}: segments {list(segments)} of {self.card.name} ({self.card.model_id}), "
+            f"{config.strategy}, neighbours {config.neighbours or 'none'}"
+        )
+
+    def start(self) -> WorkerCore:
+        """A new core and its compute thread."""
+        self._tensors = TensorStore()
+        self._matched.clear()
+        self._patient_until = time.monotonic() + PATIENCE_S
+        self._compute = Compute(self._runner, self._on_computed, self._on_failed)
+        self._compute_thread = self.run_thread(self._compute.loop, name="compute")
+        self._me = self.new_life()
+        return WorkerCore(dataclasses.replace(self._setup, me=self._me), random.Random(self._me.incarnation))
+
+    def halt(self, core: Core) -> None:
+        """Ends the compute thread."""
+        self._compute.stop()
+        self._compute_thread.join(2.0)
+
+    def close(self) -> None:
+        """Forgets the publishers that are gone."""
+        self._results.clear()
+
+    # ---- messages in -----------------------------------------------------------------------------------------
+
+    def _on_tasks(self, message: TaskBatch) -> None:
+        now = time.monotonic()
+        try:
+            event = tasks_from_message(message, now, self.card.num_segments)
+            batch = None
+            if event.tasks and event.model_id == self.card.model_id:
+                shape, dtype = self._inputs[message.next_segment - 1]
+                batch = tensor_from_message(message, shape, dtype)
+        except (MessageError, CodecError):
+            self.feed(rejection_of(message, now, Reason.BAD_INPUT))
+            raise
+        with self.condition:
+            if batch is not None:
+                self._tensors.keep(event.tasks, batch)
+            self.feed(event)
+
+    def _on_worker(self, message: WorkerStatus) -> None:
+        if (message.name, message.incarnation) != self._me:
+            self.feed(worker_report_from_message(message))
+
+    def _on_source(self, message: SourceStatus) -> None:
+        report = source_report_from_message(message)
+        with self.condition:
+            name = report.source.name
+            if name not in self._results and len(self._results) < SOURCES_MAX:
+                self._results[name] = self.open_publisher(self.topics.results(name), last_words=True)
+            self.feed(report)
+
+    def _on_policy(self, message: Policy) -> None:
+        self.feed(policy_from_message(message, self.card.num_segments))
+
+    # ---- compute ---------------------------------------------------------------------------------------------
+
+    def _on_computed(self, tasks: tuple[Task, ...], output: SegmentOutput, duration_s: float) -> None:
+        confidences = tuple(output.confidence.tolist())
+        classes = output.class_id.tolist()
+        with self.condition:
+            self._outputs = {
+                (task.frame, task.attempt): answer for task, *answer in zip(tasks, classes, confidences, strict=True)
+            }
+            if output.features is not None:
+                self._tensors.replace(tasks, output.features)
+            self.feed(ServiceDone(confidences, duration_s))
+
+    def _on_failed(self, tasks: tuple[Task, ...], error: Exception) -> None:
+        segment = tasks[0].segment
+        self.say_once(f"compute:{segment}", f"segment {segment} failed on {len(tasks)} frames: {error!r}")
+        self.feed(ServiceFailed())
+
+    # ---- actions ---------------------------------------------------------------------------------------------
+
+    def perform(self, action: WorkerAction) -> None:
+        """Does what the core asks."""
+        match action:
+            case RunBatch():
+                self._compute.submit(action.segment, action.tasks, self._tensors.rows(action.tasks))
+            case SendTasks():
+                values = gather(self._tensors.rows(action.tasks)) if action.tasks else None
+                message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
+                self._tasks[action.receiver.name].publish(message)
+            case SendAnswers():
+                self._answer(action)
+            case Forget():
+                self._tensors.forget(action.tasks)
+            case PublishWorkerReport():
+                self._status.publish(worker_report_to_message(action.report, self._rss_bytes, time.process_time()))
+            case _:
+                assert_never(action)  # type: ignore[arg-type]  # Finished and Warn end in CoreNode
+
+    def _answer(self, action: SendAnswers) -> None:
+        publisher = self._results.get(action.source.name)
+        if publisher is None:
+            self.say_once(f"source:{action.source.name}", f"no answer possible to unknown source {action.source.name}")
+            return
+        verdicts = [
+            Verdict(answer, *self._outputs.get((answer.frame, answer.attempt), (0, 0.0))) for answer in action.answers
+        ]
+        publisher.publish(answers_to_message(self._me, action.source, verdicts))
+
+    def housekeeping(self, now: float) -> float:
+        """Looks whether sources can hear answers, how much memory is used, and whether anybody is there at all."""
+        if now >= self._polled_at + PATH_POLL_S:
+            self._polled_at = now
+            for name, publisher in self._results.items():
+                matched = publisher.get_subscription_count() > 0
+                if matched != self._matched.get(name, False):
+                    self._matched[name] = matched
+                    self.step(ResultPathChanged(name, matched))
+            if now >= self._measured_at + MEMORY_POLL_S:
+                self._measured_at = now
+                self._rss_bytes = psutil.Process().memory_info().rss
+            if not self._results and now >= self._patient_until:
+                self._patient_until = now + 3 * PATIENCE_S
+                topic = self.topics.sources.name
+                self.get_logger().info(
+                    f"waiting for a camera source on {topic} ({self.count_publishers(topic)} publishers)"
+                )
+        return self._polled_at + PATH_POLL_S
+
+
+def main() -> None:
+    """Runs the node as a process."""
+    sys.exit(entry.run("segment_worker"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every topic, its type and its quality of service."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from mdi_exit_msgs.msg import (
+    Classification,
+    ClusterStatus,
+    Policy,
+    ResultBatch,
+    SourceStatus,
+    TaskBatch,
+    WorkerStatus,
+)
+from mdi_exit_ros.errors import ConfigurationError
+
+PEERS_MAX = 32  # nodes of a kind in one cluster
+# Both depths exceed the credit that a receiver gives out, so that reliable keep-last overwrites nothing.
+TASKS_DEPTH = 512
+RESULTS_DEPTH = 1024
+STATUS_DEPTH = 4 * PEERS_MAX
+
+
+class Topic(NamedTuple):
+    """One topic as one side opens it."""
+
+    name: str
+    type: Any
+    qos: QoSProfile
+
+
+def _reliable(depth: int) -> QoSProfile:
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+
+
+def _latched(depth: int) -> QoSProfile:
+    return QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+# In the robot's namespace; names are relative and may be remapped.
+IMAGE = Topic("image", Image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+CLASSIFICATION = Topic("classification", Classification, _reliable(10))
+DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, _reliable(10))
+
+
+def compressed(image: str) -> Topic:
+    """The compressed twin of the image topic `image`, named as image_transport does."""
+    return Topic(f"{image}/compressed", CompressedImage, IMAGE.qos)
+
+
+class ClusterTopics:
+    """The topics by which the computers of one cluster share work."""
+
+    def __init__(self, namespace: str) -> None:
+        base = namespace.rstrip("/")
+        if base and not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", base):
+            raise ConfigurationError(f"cluster_namespace: expected a namespace such as /mdi_exit, got {namespace!r}")
+        self._base = f"{base}/"
+        self.workers = Topic(f"{self._base}workers", WorkerStatus, _reliable(STATUS_DEPTH))
+        self.sources = Topic(f"{self._base}sources", SourceStatus, _reliable(STATUS_DEPTH))
+        self.policy_out = Topic(f"{self._base}policy", Policy, _latched(1))
+        self.policy_in = Topic(f"{self._base}policy", Policy, _latched(PEERS_MAX))
+        self.cluster = Topic(f"{self._base}cluster", ClusterStatus, _reliable(10))
+
+    def tasks(self, worker: str) -> Topic:
+        """Where the named worker takes tasks."""
+        return Topic(f"{self._base}{_checked(worker)}/tasks", TaskBatch, _reliable(TASKS_DEPTH))
+
+    def results(self, source: str) -> Topic:
+        """Where the named source takes answers."""
+        return Topic(f"{self._base}{_checked(source)}/results", ResultBatch, _reliable(RESULTS_DEPTH))
+
+
+def _checked(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ConfigurationError(
+            f"expected a name of letters, digits and _ that does not start with a digit, got {name!r}"
+        )
+    return name
