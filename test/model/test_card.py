@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,11 @@ def test_shipped_model_is_as_good_as_promised(card: ModelCard) -> None:
     assert card.accuracy_test[-1] >= 0.85
     assert min(card.accuracy_test) > 0.55
     assert card.training.validation_images >= 5000
+    assert max(card.default_thresholds) <= 1.0
 
 
 def test_threshold_curve_rises_in_every_column(card: ModelCard) -> None:
-    for cheaper, dearer in zip(card.threshold_curve, card.threshold_curve[1:], strict=False):
+    for cheaper, dearer in pairwise(card.threshold_curve):
         assert dearer.accuracy > cheaper.accuracy
         assert all(low <= high for low, high in zip(cheaper.thresholds, dearer.thresholds, strict=True))
     best = card.threshold_curve[-1].accuracy

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -46,7 +48,7 @@ def test_curve_goes_from_cheap_to_accurate() -> None:
     curve = threshold_curve(confidence, correct, costs)
     assert curve[0].exit_shares == (1.0, 0.0, 0.0)
     assert len(curve) > 5
-    for cheaper, dearer in zip(curve, curve[1:], strict=False):
+    for cheaper, dearer in pairwise(curve):
         assert dearer.accuracy > cheaper.accuracy
         assert dearer.mac_fraction >= cheaper.mac_fraction
         assert all(low <= high for low, high in zip(cheaper.thresholds, dearer.thresholds, strict=True))

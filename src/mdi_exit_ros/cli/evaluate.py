@@ -95,7 +95,8 @@ def evaluate(
     low, high = report["accuracy_interval"]
     console.print(
         f"with early exits: accuracy {report['accuracy']:.4f} ({low:.4f}-{high:.4f}), "
-        f"{report['mac_fraction']:.3f} of the multiply-accumulates, ECE {report['ece']:.4f}"
+        f"{report['mac_fraction']:.3f} of the multiply-accumulates, ECE {report['ece']:.4f}",
+        soft_wrap=True,
     )
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 THRESHOLD_LEVELS = (
     0.0, *(round(0.20 + 0.02 * step, 2) for step in range(38)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0,
 )  # fmt: skip
-LONGEST_JUMP = 8
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,8 @@ def outcome(
 def threshold_curve(confidence: NDArray[Any], correct: NDArray[Any], costs: NDArray[Any]) -> list[ExitOutcome]:
     """Settings from cheap to accurate, every threshold rising along the way.
 
-    Starts with every image leaving at the first exit and raises, again and again, that one threshold which brings
-    the most accuracy per cost. Settings that a cheaper one beats are left out.
+    Starts with every image leaving at the first exit and raises, again and again, that one threshold, by as much,
+    that brings the most accuracy per cost. Settings that a cheaper one beats are left out.
     """
     levels = THRESHOLD_LEVELS
     position = [0] * (len(costs) - 1)
@@ -102,11 +101,13 @@ def threshold_curve(confidence: NDArray[Any], correct: NDArray[Any], costs: NDAr
     while True:
         best: tuple[float, list[int], ExitOutcome] | None = None
         for exit_index, level in enumerate(position):
-            for jump in range(1, min(LONGEST_JUMP, len(levels) - 1 - level) + 1):
-                raised = [*position[:exit_index], level + jump, *position[exit_index + 1 :]]
+            for higher in range(level + 1, len(levels)):
+                raised = [*position[:exit_index], higher, *position[exit_index + 1 :]]
                 candidate = outcome(confidence, correct, costs, [levels[index] for index in raised])
                 cost = candidate.mac_fraction - path[-1].mac_fraction
-                gain = (candidate.accuracy - path[-1].accuracy) / cost if cost > 0 else np.inf
+                if cost <= 0.0:
+                    continue  # no image is affected: raising it now would only bind later steps
+                gain = (candidate.accuracy - path[-1].accuracy) / cost
                 if best is None or gain > best[0]:
                     best = (gain, raised, candidate)
         if best is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import openvino  # type: ignore[import-untyped]
+import openvino
 from numpy.typing import NDArray
 
 from mdi_exit_ros.model.backends.export import segment_path
