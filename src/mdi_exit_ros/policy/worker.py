@@ -220,7 +220,8 @@ class WorkerCore:
         pool = self._from_sources if is_source else self._from_workers
         if not event.tasks:
             known = is_source or (sender.name in self._workers and self._workers[sender.name][0] == sender)
-            reachable = not is_source or sender.name in self._result_paths
+            # A frame must be answered from here: no credit before every known source can hear its answers.
+            reachable = bool(self._sources) and self._result_paths.issuperset(self._sources)
             fits = event.model_id == self.setup.model_id and event.receiver_incarnation == self.setup.me.incarnation
             if known and reachable and fits and self._state is State.RUNNING:
                 pool.open(sender, event.sent_total, now)
