@@ -44,9 +44,9 @@ setup(
     entry_points={
         "console_scripts": [
             "mdi-exit = mdi_exit_ros.cli.main:main",
-            "camera_source = mdi_exit_ros.nodes.camera_source:main",
-            "segment_worker = mdi_exit_ros.nodes.segment_worker:main",
-            "controller = mdi_exit_ros.nodes.controller:main",
+            "camera_source = mdi_exit_ros.nodes.entry:camera_source",
+            "segment_worker = mdi_exit_ros.nodes.entry:segment_worker",
+            "controller = mdi_exit_ros.nodes.entry:controller",
         ],
     },
 )

@@ -72,7 +72,9 @@ def run(command: list, what: str, **options: object) -> None:
     if "No space left on device" in output:
         raise SetupError(what + " failed because the disk is full; free about 4 GB and run this again")
     sys.stderr.write("\n".join(output.splitlines()[-25:]) + "\n")
-    raise SetupError("{} failed (above; all of it in {}); mend that, or remove .venv and run this again".format(what, LOG))
+    raise SetupError(
+        "{} failed (above; all of it in {}); mend that, or remove .venv and run this again".format(what, LOG)
+    )
 
 
 def kept_version() -> tuple:
@@ -92,7 +94,7 @@ def choose_python() -> tuple:
         return kept
     if sys.version_info[:2] not in SUPPORTED:
         raise SetupError(
-            "Python {} is needed and {} is {}; install one and name it, for example: PYTHON=python3.12 make demo".format(
+            "Python {} is needed and {} is {}; install one and name it: PYTHON=python3.12 make demo".format(
                 SUPPORTED_TEXT, sys.executable, platform.python_version()
             )
         )
