@@ -91,9 +91,7 @@ class Cluster:
         self.workers: dict[str, WorkerCore] = {}
         entries = ("w1",) if strategy is Strategy.LOCAL else tuple(topology)
         self.source = SourceCore(
-            SourceSetup(
-                PeerId("cam", 7), MODEL, NUM_SEGMENTS, entries, total=frames, settings=self.source_settings
-            )
+            SourceSetup(PeerId("cam", 7), MODEL, NUM_SEGMENTS, entries, total=frames, settings=self.source_settings)
         )
         for name in topology:
             self.start_worker(name)
@@ -209,9 +207,7 @@ class Cluster:
             self.tell_worker(name, event)
 
     def _deliver_tasks(self, sender: PeerId, action: SendTasks) -> None:
-        event = TasksReceived(
-            sender, action.receiver.incarnation, action.sent_total, action.stamp, MODEL, action.tasks
-        )
+        event = TasksReceived(sender, action.receiver.incarnation, action.sent_total, action.stamp, MODEL, action.tasks)
         self._deliver(sender.name + action.receiver.name, lambda: self.tell_worker(action.receiver.name, event))
 
     def _deliver(self, stream: str, do: Callable[[], None]) -> None:

@@ -44,7 +44,9 @@ class SourceSettings:
     drop: bool = parameter(True, "refuse the oldest waiting frame when a newer one comes; false: wait for admission")
     waiting_max: int = parameter(1, "most frames that wait for admission", unit="frames", low=1, high=4096)
     in_flight_max: int = parameter(256, "most frames admitted and not yet closed", unit="frames", low=1, high=65536)
-    deadline_s: float = parameter(10.0, "time from admission until a frame finally fails", unit="s", low=0.1, high=600.0)
+    deadline_s: float = parameter(
+        10.0, "time from admission until a frame finally fails", unit="s", low=0.1, high=600.0
+    )
     attempt_timeout_s: float = parameter(
         1.5, "time without an answer after which a frame is tried again", unit="s", low=0.05, high=600.0
     )
@@ -56,7 +58,11 @@ class SourceSettings:
         1.0, "age of a worker's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
     )
     stall_timeout_s: float = parameter(
-        10.0, "time in one batch beyond which a worker counts as stuck and gets no frames", unit="s", low=0.5, high=600.0
+        10.0,
+        "time in one batch beyond which a worker counts as stuck and gets no frames",
+        unit="s",
+        low=0.5,
+        high=600.0,
     )
     worker_timeout_s: float = parameter(
         30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
@@ -143,7 +149,8 @@ class SourceCore:
             case AppliedPolicy():
                 if self._policies.hear(event, now):
                     self._warn(
-                        "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
+                        "controllers",
+                        "several controllers are alive: the highest priority counts, then the lowest name",
                     )
             case Shutdown():
                 self._on_shutdown(now)
@@ -294,7 +301,7 @@ class SourceCore:
         while self._retries and len(sending) < room:
             frame = self._retries.popleft()
             frame.retry_due = False
-            if frame.sequence in self._ledger.open and self._budget > 0:
+            if frame.sequence in self._ledger.open and self._budget >= 1:
                 frame.attempt += 1
                 self._ledger.retries += 1
                 sending.append(self._start(frame, now))
@@ -343,7 +350,11 @@ class SourceCore:
             if now >= frame.expires_at:
                 self._close(frame, Status.FAILED, frame.reason, now)
                 continue
-            if frame.attempt < self._settings.attempts_max and not frame.retry_due and self._budget > len(self._retries):
+            if (
+                frame.attempt < self._settings.attempts_max
+                and not frame.retry_due
+                and self._budget >= len(self._retries) + 1
+            ):
                 frame.retry_due = True
                 self._retries.append(frame)
             self._look_again(frame, now + (RETRY_PAUSE_S if not frame.retry_due else self._settings.attempt_timeout_s))

@@ -54,7 +54,9 @@ _COUNTED_AS = {Status.OK: "answered", Status.REFUSED: "refused", Status.FAILED: 
 class WorkerSettings:
     """Settings of a worker that users may choose at start."""
 
-    queue_capacity: int = parameter(128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096)
+    queue_capacity: int = parameter(
+        128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096
+    )
     batch_max: int = parameter(16, "most tasks run in one batch", unit="frames", low=1, high=256)
     status_interval_min_s: float = parameter(
         0.01, "shortest time between two statuses on change", unit="s", low=0.001, high=1.0
@@ -355,7 +357,9 @@ class WorkerCore:
     def _on_policy(self, policy: AppliedPolicy, now: float) -> None:
         before = self._policies.current
         if self._policies.hear(policy, now):
-            self._warn("controllers", "several controllers are alive: the highest priority counts, then the lowest name")
+            self._warn(
+                "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
+            )
         self._changed |= self._policies.current != before
 
     def _on_shutdown(self) -> None:
