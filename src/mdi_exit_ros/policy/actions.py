@@ -36,7 +36,7 @@ class SendAnswers(NamedTuple):
 
 
 class Forget(NamedTuple):
-    """The core no longer holds these tasks: free the tensors of their (frame, attempt), after all sends of this step."""
+    """The core no longer holds these tasks: free the tensors of their (frame, attempt), after this step's sends."""
 
     tasks: tuple[Task, ...]
 

@@ -107,7 +107,7 @@ class SourceReport(NamedTuple):
 
 
 class AppliedPolicy(NamedTuple):
-    """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in seconds, 0 admits at once."""
+    """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in s, 0 admits at once."""
 
     controller: PeerId
     priority: int
@@ -215,7 +215,7 @@ class InputEnded(NamedTuple):
 
 
 class SetPoints(NamedTuple):
-    """What users ask for. Thresholds T_e^1..T_e^(K-1) in 0..1; rate in frames/s, 0 is unlimited; accuracy 0 means unused."""
+    """What users ask for: thresholds T_e^1..T_e^(K-1) in 0..1, frames/s (0: unlimited), accuracy 0..1 (0: unused)."""
 
     mode: Mode
     exit_thresholds: tuple[float, ...]
