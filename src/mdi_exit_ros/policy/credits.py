@@ -62,7 +62,8 @@ class Inbound:
     reserved: int = 1
     stamp: float = -1.0
     stamp_at: float = 0.0
-    _behind_since: float = float("inf")
+    _announced: int = 0
+    _announced_at: float = 0.0
 
     @property
     def outstanding(self) -> int:
@@ -78,18 +79,17 @@ class Inbound:
         return Arrival.NEXT
 
     def announced(self, sent: int, now: float, patience_s: float) -> None:
-        """The sender says how much it has sent: what is missing for longer than `patience_s` is lost.
+        """The sender says how much it has sent: what has not come `patience_s` later is lost.
 
-        Without this a lost last batch would hold its credit for ever.
+        Without this a lost last batch would hold its credit for ever. A stream that is always a batch behind, as
+        statuses overtake tensors, loses nothing: each announcement is held against its own time.
         """
-        if sent <= self.received:
-            self._behind_since = float("inf")
-        elif now - self._behind_since >= patience_s:
-            self.lost += sent - self.received
-            self.received = sent
-            self._behind_since = float("inf")
-        else:
-            self._behind_since = min(self._behind_since, now)
+        if self._announced > self.received:
+            if now - self._announced_at < patience_s:
+                return
+            self.lost += self._announced - self.received
+            self.received = self._announced
+        self._announced, self._announced_at = sent, now
 
 
 class CreditPool:
