@@ -6,21 +6,29 @@ from __future__ import annotations
 import multiprocessing
 import statistics
 import time
+import zipfile
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mdi_exit_ros.errors import BackendError
-from mdi_exit_ros.images import decode
+from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.interface import SegmentRunner
 from mdi_exit_ros.model.backends.registry import load_segments
 from mdi_exit_ros.model.card import load_card
 
 WARM_UP_BATCHES = 5
 START_TIMEOUT_S = 120.0
+
+
+def archive_files(path: Path) -> list[bytes]:
+    """The encoded images of a zip archive, in its order."""
+    with zipfile.ZipFile(path) as archive:
+        return [archive.read(entry) for entry in archive.infolist() if entry.filename.endswith(".jpg")]
 
 
 class Layout(NamedTuple):
@@ -96,7 +104,7 @@ def _loop(
         nonlocal at
         chosen = [files[(at + offset) % len(files)] for offset in range(layout.batch)]
         at += layout.batch
-        frames = np.stack([decode(data, height, width) for data in chosen])
+        frames = np.stack([resize(decode(data, "image"), height, width) for data in chosen])
         classify(runner, frames, card.num_segments, work.thresholds)
 
     for _ in range(WARM_UP_BATCHES):

@@ -13,10 +13,10 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mdi_exit_ros.benchmark.bare import Work, bare_fps, best_layout, spread
+from mdi_exit_ros.benchmark.bare import Work, archive_files, bare_fps, best_layout, spread
 from mdi_exit_ros.benchmark.graph import graph_summary
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.images import encoded_images
+from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
@@ -71,16 +71,13 @@ def bench(
     json_path: Path | None,
 ) -> None:
     """Measures the graph against a bare loop of the same segments, backend, precision, exits and images."""
-    from mdi_exit_ros.machine import machine
-
     console = Console(stderr=True)
     pairs = _pairs(graphs)
     card = load_card(model)
     backend = resolve_backend(backend)
     if backend != "torch":
         ensure_exported(card)
-    archive = share_directory() / "data" / "cifar10_sample.zip"
-    files = [data for _, data, _ in encoded_images(archive)]
+    files = archive_files(share_directory() / "data" / "cifar10_sample.zip")
     cores = len(os.sched_getaffinity(0))
 
     bare: dict[bool, dict[str, Any]] = {}

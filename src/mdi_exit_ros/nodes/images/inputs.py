@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdi_exit_ros.errors import DataError
-from mdi_exit_ros.nodes.images.decoding import decode, from_message, to_rgb
+from mdi_exit_ros.images import decode, to_rgb
+from mdi_exit_ros.nodes.images.decoding import from_message
 from mdi_exit_ros.resources import share_directory
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")

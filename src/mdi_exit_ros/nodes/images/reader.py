@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from mdi_exit_ros.nodes.images.decoding import resize
+from mdi_exit_ros.images import resize
 from mdi_exit_ros.nodes.images.inputs import CameraFrame, ImageInput
 
 PREFETCH = 64  # decoded frames of a finite input kept ready
