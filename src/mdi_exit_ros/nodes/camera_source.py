@@ -52,7 +52,7 @@ class CameraSourceConfig(NodeConfig):
     rate_hz: float = parameter(
         0.0, "rate at which a finite input offers frames; 0: as fast as admitted", unit="Hz", low=0.0, high=100000.0
     )
-    frames: int = parameter(0, "frames to offer in all; 0: all there are", low=0, high=2**53)
+    frames: int = parameter(0, "frames to offer in all; 0: all there are", low=0, high=1_000_000_000)
     loop: bool = parameter(False, "begin anew when a finite input ends")
     drop: str = parameter(
         "auto",
@@ -178,7 +178,8 @@ class CameraSource(CoreNode):
         assert self.core is not None
         frame = self._reader.peek()
         while frame is not None and self._pace.due_at <= now:
-            first, labels = self._sequence, []
+            first = self._sequence
+            labels: list[int | None] = []
             room = self.core.room if self._asks else sys.maxsize
             while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:
                 self._take(frame, now)

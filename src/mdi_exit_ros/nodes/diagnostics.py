@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
-from builtin_interfaces.msg import Time
+from typing import Any
+
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from std_msgs.msg import Header
 
 from mdi_exit_ros.policy.controller import ClusterSummary, WorkerRow
 
 
-def diagnose(cluster: ClusterSummary, stamp: Time) -> DiagnosticArray:
+def diagnose(cluster: ClusterSummary, stamp: Any) -> DiagnosticArray:
     """One status for the cluster and one per worker."""
     return DiagnosticArray(
         header=Header(stamp=stamp), status=[_cluster(cluster), *(_worker(row) for row in cluster.workers)]

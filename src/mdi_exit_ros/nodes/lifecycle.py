@@ -216,11 +216,12 @@ class CoreNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Ends and frees everything; the process ends."""
         self.done = True
-        return self._attempt(lambda: (self._end(), self._free()))
+        return self._attempt(self._end, self._free)
 
-    def _attempt(self, step: Callable[[], object]) -> TransitionCallbackReturn:
+    def _attempt(self, *steps: Callable[[], None]) -> TransitionCallbackReturn:
         try:
-            step()
+            for step in steps:
+                step()
         except MdiExitError as error:
             self.failure = error
             self.get_logger().fatal(f"error: {error}")

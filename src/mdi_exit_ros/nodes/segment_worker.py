@@ -176,7 +176,8 @@ class SegmentWorker(CoreNode):
         classes = output.class_id.tolist()
         with self.condition:
             self._outputs = {
-                (task.frame, task.attempt): answer for task, *answer in zip(tasks, classes, confidences, strict=True)
+                (task.frame, task.attempt): answer
+                for task, answer in zip(tasks, zip(classes, confidences, strict=True), strict=True)
             }
             if output.features is not None:
                 self._tensors.replace(tasks, output.features)

@@ -15,10 +15,10 @@ Key = tuple[FrameId, int]  # frame and attempt
 
 
 class Row(NamedTuple):
-    """Row `index` of an array [B, ...]."""
+    """Row `position` of an array [B, ...]."""
 
     batch: NDArray[Any]
-    index: int
+    position: int
 
 
 def gather(rows: Sequence[Row]) -> NDArray[Any]:
@@ -26,8 +26,12 @@ def gather(rows: Sequence[Row]) -> NDArray[Any]:
     spans: list[NDArray[Any]] = []
     start = 0
     for end in range(1, len(rows) + 1):
-        if end == len(rows) or rows[end].batch is not rows[start].batch or rows[end].index != rows[end - 1].index + 1:
-            first = rows[start].index
+        if (
+            end == len(rows)
+            or rows[end].batch is not rows[start].batch
+            or rows[end].position != rows[end - 1].position + 1
+        ):
+            first = rows[start].position
             spans.append(rows[start].batch[first : first + end - start])
             start = end
     return spans[0] if len(spans) == 1 else np.concatenate(spans)

@@ -22,10 +22,10 @@ from mdi_exit_msgs.msg import (
 from mdi_exit_ros.errors import ConfigurationError
 
 PEERS_MAX = 32  # nodes of a kind in one cluster
-# Both depths exceed the credit that a receiver gives out, so that reliable keep-last overwrites nothing.
-TASKS_DEPTH = 512
-RESULTS_DEPTH = 1024
 STATUS_DEPTH = 4 * PEERS_MAX
+# Both depths exceed the credit that a receiver gives out, so that reliable keep-last overwrites nothing.
+TASKS_DEPTH = 4096 + STATUS_DEPTH  # the largest queue_capacity, and batches that open streams
+RESULTS_DEPTH = 8192  # frames of one source that are in flight, each in several attempts
 
 
 class Topic(NamedTuple):
