@@ -30,9 +30,19 @@ class Outbound:
         return max(0, self.acked + self.credit - self.sent)
 
     def acknowledge(self, received: int, credit: int) -> None:
-        """Takes in the receiver's report; a report that lies beyond what was sent is cut."""
-        self.acked = min(max(self.acked, received), self.sent)
+        """Takes in the receiver's report.
+
+        One that counts more than was sent speaks of a stream that this node has forgotten, as when a late status of
+        the receiver's life before came in between: the stream goes on from there, or all that follows would be
+        taken for duplicates.
+        """
+        self.sent = max(self.sent, received)
+        self.acked = max(self.acked, received)
         self.credit = credit
+
+    def void(self) -> None:
+        """The receiver no longer knows the stream: nothing more may be sent on it."""
+        self.credit = 0
 
 
 class Arrival(enum.Enum):

@@ -249,7 +249,9 @@ class SourceCore:
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         if mine is not None and mine.open:
             entry.outbound.acknowledge(mine.received, mine.credit)
-        elif now - entry.outbound.opened_at >= OPEN_INTERVAL_S and report.state is State.RUNNING and not self._finished:
+            return
+        entry.outbound.void()
+        if now - entry.outbound.opened_at >= OPEN_INTERVAL_S and report.state is State.RUNNING and not self._finished:
             entry.outbound.opened_at = now
             self._actions.append(SendTasks(report.worker, entry.outbound.sent, now, ()))
 

@@ -326,6 +326,7 @@ class WorkerCore:
             )
             return []
         if mine is None or not mine.open:
+            neighbour.outbound.void()
             return self._open(neighbour.outbound, now) if report.state is State.RUNNING else []
         neighbour.outbound.acknowledge(mine.received, mine.credit)
         if mine.echo_stamp >= 0.0:
