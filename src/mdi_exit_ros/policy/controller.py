@@ -30,6 +30,7 @@ from mdi_exit_ros.task import Mode, PeerId, State
 REPEAT_S = 1.0  # the policy is published again as a sign of life
 FORGET_S = 60.0  # silence after which a node leaves the picture
 SHORTEST_INTERVAL_S = 1e-4
+SHORTEST_PERIOD_S = 0.01
 FIRST_INTERVAL_S = 0.01
 LOOSEST = 0.05  # how far up the accurate end of the curve adaptation rests, as distance from it
 
@@ -139,14 +140,18 @@ class ControllerCore:
                 pass
             case _:
                 assert_never(event)
-        if now - self._adapted_at >= self._settings.period_s:
+        if now >= self._adapt_at:
             self._adapted_at = now
             self._adapt(now)
         return self._publish(now)
 
     def next_deadline(self) -> float:
         """When the next Tick is due (s), if nothing happens before."""
-        return min(self._adapted_at + max(self._settings.period_s, 0.01), self._published_at + REPEAT_S)
+        return min(self._adapt_at, self._published_at + REPEAT_S)
+
+    @property
+    def _adapt_at(self) -> float:
+        return self._adapted_at + max(self._settings.period_s, SHORTEST_PERIOD_S)
 
     @property
     def applied(self) -> AppliedPolicy:
@@ -261,7 +266,7 @@ class ControllerCore:
         if changed:
             self._version += 1
             applied = self._published = applied._replace(version=self._version)
-        if changed or now - self._published_at >= REPEAT_S:
+        if changed or now >= self._published_at + REPEAT_S:
             self._published_at = now
             actions.append(PublishPolicy(applied))
         return actions

@@ -127,6 +127,7 @@ class SourceCore:
         self._state = State.RUNNING
         self._finished = False
         self._reported_at = float("-inf")
+        self._handled_at = float("-inf")
         self._actions: list[SourceAction] = []
 
     # ---- the door --------------------------------------------------------------------------------------
@@ -135,6 +136,7 @@ class SourceCore:
         """Takes in one event at time `now` (s, never decreasing) and says what to do."""
         if self._started_at is None:
             self._started_at = self._worker_seen_at = now
+        self._handled_at = now
         match event:
             case FramesOffered():
                 self._on_offered(event, now)
@@ -173,8 +175,8 @@ class SourceCore:
         deadline = self._reported_at + self._settings.status_interval_s
         if self._timeouts:
             deadline = min(deadline, self._timeouts[0][0])
-        if self._waiting and self._next_admission_at > float("-inf"):
-            deadline = min(deadline, max(self._next_admission_at, self._reported_at))
+        if self._waiting and self._next_admission_at > self._handled_at:
+            deadline = min(deadline, self._next_admission_at)
         return deadline
 
     @property

@@ -427,7 +427,7 @@ class WorkerCore:
                 target = self._target(segment, usable, held=held)
                 if target is not None:
                     self._send(target, self._output.pop(segment))
-                elif not held and now - head.since >= self._settings.move_timeout_s:
+                elif not held and now >= head.since + self._settings.move_timeout_s:
                     task = self._output.pop(segment)
                     if usable:
                         self._answer(task, Status.REFUSED, Reason.BLOCKED)
@@ -491,7 +491,7 @@ class WorkerCore:
                 segment for segment in self._output.segments() if segment in self.setup.segments
             ]
             if not segments:
-                return []
+                return self._flush(now)
             segment = segments[0]
             batch = self._input.take(segment, self._settings.batch_max)
             batch += self._output.take(segment, self._settings.batch_max - len(batch))
