@@ -26,7 +26,6 @@ test: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python scripts/check_colcon.py
 	$(BIN)/pytest
 
 clean:

@@ -217,7 +217,7 @@ def set_up() -> None:
         "packages": packages,
         "start hook": digest(environment, ROOT / "scripts" / "start_hook.py"),
         "messages": digest(packages, *message_files),
-        "package": digest(packages, ROOT / "setup.py", ROOT / "setup.cfg", ROOT / "pyproject.toml"),
+        "package": digest(packages, ROOT / "setup.py", ROOT / "setup.cfg"),
     }
     try:
         done = json.loads(STAMPS.read_text())

@@ -28,7 +28,7 @@ BUILD_MESSAGES = "run `make setup` in a checkout, or colcon build and source ins
 
 @dataclass(frozen=True)
 class Check:
-    """One row of the doctor's table.
+    """One row of the table.
 
     Attributes:
         name: What was looked at.
@@ -82,9 +82,9 @@ def _ros() -> Check:
 
 def _rclpy() -> Check:
     try:
-        from rclpy.utilities import get_rmw_implementation_identifier
+        from mdi_exit_ros.monitoring.exchange import middleware
 
-        rmw = get_rmw_implementation_identifier()
+        rmw = middleware()
     except Exception as error:
         return Check("rclpy", False, f"does not start: {error}", GET_ROS)
     return Check("rclpy", True, f"{_version('rclpy')} on {rmw}")

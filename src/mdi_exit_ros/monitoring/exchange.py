@@ -11,12 +11,18 @@ import time
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 from std_msgs.msg import String
 
 from mdi_exit_ros.errors import ConfigurationError
 
 ASK_INTERVAL_S = 0.1
 CHILD_LIFETIME_S = 60.0  # for a child whose parent died
+
+
+def middleware() -> str:
+    """Name of the RMW implementation that this process uses."""
+    return str(get_rmw_implementation_identifier())
 
 
 def exchange(timeout_s: float = 15.0) -> float:
