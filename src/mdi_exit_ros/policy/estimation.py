@@ -74,7 +74,8 @@ class TransferDelay:
 
     def seconds(self, nbytes: int) -> float:
         """Expected delay of one task of `nbytes`; 0 while nothing is known."""
-        return max(0.0, self._latency_s) + max(0.0, self._seconds_per_byte) * nbytes
+        latency_s = self._latency_s if self._latency_s > 0.0 else 0.0
+        return latency_s + self._seconds_per_byte * nbytes if self._seconds_per_byte > 0.0 else latency_s
 
     @property
     def known(self) -> bool:

@@ -11,6 +11,8 @@ from typing import NamedTuple
 class Candidate(NamedTuple):
     """A neighbour that could take the task: alive, same model, holds the segment, has given credit.
 
+    A task that this worker could run is considered only for neighbours whose input queue I_m is shorter than O_n.
+
     Attributes:
         name: Neighbour m.
         queue_length: I_m in frames, with what was sent to m and is not yet acknowledged.
@@ -49,11 +51,12 @@ def send_probability(own_delay_s: float, other_delay_s: float) -> float:
     return min(1.0, own_delay_s / other_delay_s)
 
 
-def moves(
-    candidate: Candidate, *, input_length: int, output_length: int, service_time_s: float, rng: random.Random
-) -> bool:
-    """Whether the head of O_n goes to this candidate: considered only where O_n is longer than I_m, then tossed."""
-    if output_length <= candidate.queue_length:
-        return False
+def moves(candidate: Candidate, *, input_length: int, service_time_s: float, rng: random.Random) -> bool:
+    """Whether the head of O_n goes to this candidate, whose I_m is shorter than O_n: one toss.
+
+    Args:
+        input_length: I_n in frames.
+        service_time_s: Gamma_n.
+    """
     probability = send_probability(input_length * service_time_s, candidate.expected_delay_s)
     return probability >= 1.0 or rng.random() < probability

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import assert_never
 
 from mdi_exit_ros.parameter import parameter
@@ -111,20 +112,25 @@ class _Neighbour:
         self.heard_at = float("-inf")
         self.outbound: Outbound | None = None
         self.delay = TransferDelay()
+        self.kept: dict[int, int] = {}  # per segment, credit that is kept for later segments
 
-    def usable(self, segment: int, model_id: str, settings: WorkerSettings, now: float) -> bool:
-        """Alive, not stuck, same model, and holding the segment; credit is another matter."""
+    def ready(self, model_id: str, settings: WorkerSettings, now: float) -> bool:
+        """Alive, not stuck, and of the same model; credit and segments are another matter."""
         report = self.report
-        if report is None or self.outbound is None:
+        if report is None or report.model_id != model_id or report.state is not State.RUNNING:
             return False
         age = now - self.heard_at
-        return (
-            age <= settings.liveness_timeout_s
-            and report.busy_s + age * (report.busy_s > 0.0) <= settings.stall_timeout_s
-            and report.state is State.RUNNING
-            and report.model_id == model_id
-            and segment in report.segments
-        )
+        if age > settings.liveness_timeout_s:
+            return False
+        return report.busy_s <= 0.0 or report.busy_s + age <= settings.stall_timeout_s
+
+    def holds(self, segments: tuple[int, ...], own: frozenset[int]) -> None:
+        """Works out what credit is kept.
+
+        One frame is kept for each later segment that the neighbour holds and this worker does not: such tasks must
+        be able to move however many earlier ones are stuck, so a circle of full queues empties from its last segment.
+        """
+        self.kept = {segment: sum(later > segment and later not in own for later in segments) for segment in segments}
 
 
 class WorkerCore:
@@ -315,6 +321,8 @@ class WorkerCore:
             return []
         if neighbour.outbound is None or neighbour.outbound.receiver != report.worker:
             neighbour.outbound = Outbound(report.worker)
+        if neighbour.report is None or neighbour.report.segments != report.segments:
+            neighbour.holds(report.segments, self.setup.segments)
         neighbour.report = report
         neighbour.heard_at = now
         self._information += 1
@@ -413,13 +421,17 @@ class WorkerCore:
 
     def _move_tasks(self, now: float) -> None:
         """Offloads from O: per segment the oldest tasks, until one may not or does not move."""
-        for segment in self._output.segments():
+        segments = [segment for segment in self._output.segments() if self._is_due(segment, now)]
+        if not segments:
+            return
+        ready = [
+            (name, neighbour)
+            for name, neighbour in self._neighbours.items()
+            if neighbour.ready(self.setup.model_id, self._settings, now)
+        ]
+        for segment in segments:
             held = segment in self.setup.segments
-            usable = [
-                name
-                for name, neighbour in self._neighbours.items()
-                if neighbour.usable(segment, self.setup.model_id, self._settings, now)
-            ]
+            usable = [(name, neighbour) for name, neighbour in ready if segment in neighbour.kept]
             while (head := self._output.head(segment)) is not None:
                 if head.task.expires_at <= now:
                     self._answer(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
@@ -436,18 +448,26 @@ class WorkerCore:
                 else:
                     break
 
-    def _target(self, segment: int, usable: Iterable[str], *, held: bool) -> str | None:
+    def _is_due(self, segment: int, now: float) -> bool:
+        """Whether anything can become of the oldest task of `segment` in O now."""
+        head = self._output.head(segment)
+        assert head is not None
+        return segment not in self.setup.segments or self._tosses(segment) or head.task.expires_at <= now
+
+    def _tosses(self, segment: int) -> bool:
+        """Whether a task that can run here may be tossed for: once per new information."""
+        return self.setup.strategy.may_move(segment) and self._tossed.get(segment) != self._information
+
+    def _target(self, segment: int, usable: Iterable[tuple[str, _Neighbour]], *, held: bool) -> str | None:
         """Where the oldest task of `segment` in O goes now, if anywhere."""
-        if held and (not self.setup.strategy.may_move(segment) or self._tossed.get(segment) == self._information):
+        if held and not self._tosses(segment):
             return None
-        nbytes = self.setup.input_nbytes[segment - 1]
-        chosen = best(self._candidate(name, nbytes) for name in usable if self._credit(name, segment) > 0)
+        chosen = best(self._candidates(segment, usable, len(self._output) if held else math.inf))
         if chosen is None:
             return None
         if held and not moves(
             chosen,
             input_length=len(self._input) + len(self._running),
-            output_length=len(self._output),
             service_time_s=self._service.mean_s,
             rng=self._rng,
         ):
@@ -455,22 +475,17 @@ class WorkerCore:
             return None
         return chosen.name
 
-    def _credit(self, name: str, segment: int) -> int:
-        """Frames that may go to the neighbour now; some of its credit is kept for later segments.
-
-        One frame is kept for each later segment that the neighbour holds and this worker does not: such tasks must
-        be able to move however many earlier ones are stuck, so a circle of full queues empties from its last segment.
-        """
-        neighbour = self._neighbours[name]
-        assert neighbour.outbound is not None and neighbour.report is not None
-        kept = sum(later > segment and later not in self.setup.segments for later in neighbour.report.segments)
-        return neighbour.outbound.available - kept
-
-    def _candidate(self, name: str, nbytes: int) -> Candidate:
-        neighbour = self._neighbours[name]
-        assert neighbour.report is not None and neighbour.outbound is not None
-        queued = neighbour.report.input_queue + neighbour.outbound.unacknowledged
-        return Candidate(name, queued, neighbour.report.service_time_s, neighbour.delay.seconds(nbytes))
+    def _candidates(
+        self, segment: int, usable: Iterable[tuple[str, _Neighbour]], output_length: float
+    ) -> Iterator[Candidate]:
+        """Neighbours with credit and an input queue I_m shorter than O_n."""
+        nbytes = self.setup.input_nbytes[segment - 1]
+        for name, neighbour in usable:
+            outbound, report = neighbour.outbound, neighbour.report
+            assert outbound is not None and report is not None
+            queued = report.input_queue + outbound.unacknowledged
+            if queued < output_length and outbound.available > neighbour.kept[segment]:
+                yield Candidate(name, queued, report.service_time_s, neighbour.delay.seconds(nbytes))
 
     def _send(self, name: str, task: Task) -> None:
         outbound = self._neighbours[name].outbound
