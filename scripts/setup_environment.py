@@ -60,7 +60,9 @@ def run(command: list, what: str, **options: object) -> None:
         log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
         log.flush()
         start = log.tell()
-        code = subprocess.call([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, **options)
+        code = subprocess.call(
+            [str(part) for part in command], stdout=log, stderr=subprocess.STDOUT, close_fds=False, **options
+        )
     if code == 0:
         return
     output = LOG.read_bytes()[start:].decode(errors="replace")
@@ -250,7 +252,12 @@ def set_up() -> None:
 def main() -> int:
     try:
         with (ROOT / ".venv.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            os.set_inheritable(lock.fileno(), True)  # a step that outlives a killed set-up still holds it
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("set-up: waiting for another one to finish", flush=True)
+                fcntl.flock(lock, fcntl.LOCK_EX)
             set_up()
     except SetupError as error:
         print("error: {}".format(error), file=sys.stderr)
