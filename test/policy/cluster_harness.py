@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 from typing import Any
@@ -102,7 +103,8 @@ class Cluster:
 
     def at(self, time: float, do: Callable[[], None]) -> None:
         self._order += 1
-        heapq.heappush(self._agenda, (time, self._order, do))
+        # Times are binary fractions: sums and differences are exact, on clocks that are shifted too.
+        heapq.heappush(self._agenda, (math.ceil(time * 2**20) / 2**20, self._order, do))
 
     def run(self, until: float = 60.0) -> Cluster:
         while self._agenda and self._agenda[0][0] <= until and not self.finished:

@@ -143,7 +143,8 @@ def test_same_seed_gives_the_same_trace() -> None:
 
 
 def test_a_worker_that_stops_gives_everything_back() -> None:
-    cluster = Cluster(MESH, frames=400, offer_interval_s=0.001)
+    generous = dataclasses.replace(PATIENT, retry_burst=64)
+    cluster = Cluster(MESH, frames=400, offer_interval_s=0.001, source_settings=generous)
     cluster.at(0.3, lambda: cluster.tell_worker("w2", Shutdown()))
     summary = cluster.run().check()
     assert summary["ok"] == 400
