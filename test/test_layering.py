@@ -33,7 +33,7 @@ class Room:
 
 STANDARD_LIBRARY: set[str] = set()
 VOCABULARY = {"errors", "task", "parameter"}
-SHARED = VOCABULARY | {"cache", "machine", "plan", "resources"}
+SHARED = VOCABULARY | {"cache", "machine", "plan", "resources", "topology"}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
 ROOMS = {
@@ -46,6 +46,7 @@ ROOMS = {
     "policy": Room(VOCABULARY, STANDARD_LIBRARY),
     "codec": Room({"errors"}, {"numpy"}),
     "images": Room(SHARED | {"codec"}),
+    "topology": Room(SHARED | {"policy"}),
     "plan": Room(SHARED | {"policy"}),
     "simulation": Room(SHARED | {"policy"}),
     "model": Room(SHARED, heavy=TORCH),

@@ -1,0 +1,325 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The topology file: computers, workers, edges and sources, and what has to be true of any of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.parameter import check, parameters_of
+from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.worker import WorkerSettings
+from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.task import Mode
+
+ALL = "all"  # every computer of the plan
+
+# What the file may say about a node besides its place: the settings of its core and these of its shell.
+_WORKER_EXTRAS = {"backend": str, "precision": str, "threads": int}
+_SOURCE_EXTRAS = {"input": str, "image_transport": str, "rate_hz": float, "frames": int, "loop": bool, "drop": str}
+_CONTROLLER_EXTRAS = {"mode": str, "target_accuracy": float, "admission_rate": int, "priority": int}
+
+
+# ---- the file ---------------------------------------------------------------------------------------------------
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Open(BaseModel):
+    """A node; keys beyond its place are parameters of the node."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _ComputerEntry(_Strict):
+    description: str = ""
+
+
+class _WorkerEntry(_Open):
+    computer: str
+    segments: Literal["all"] | list[int] | None = None
+
+
+class _SourceEntry(_Open):
+    computer: str
+    home: str
+    namespace: str = ""
+
+
+class _ControllerEntry(_Open):
+    computer: str | None = None
+
+
+class _TopologyFile(_Strict):
+    description: str = ""
+    computers: dict[str, _ComputerEntry | None]
+    workers: dict[str, _WorkerEntry]
+    edges: list[tuple[str, str]] = []
+    directed: bool = False
+    sources: dict[str, _SourceEntry]
+    controller: _ControllerEntry = _ControllerEntry()
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML whose mappings may not name a key twice; plain YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+# ---- the topology -----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerSpec:
+    """A worker as the file declares it; `segments` is None where the strategy decides."""
+
+    name: str
+    computer: str
+    segments: tuple[int, ...] | Literal["all"] | None
+    parameters: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceSpec:
+    """A camera source as the file declares it; `namespace` is its robot's."""
+
+    name: str
+    computer: str
+    home: str
+    namespace: str
+    parameters: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+    """Computers, nodes and edges, with everything checked that does not depend on strategy and model.
+
+    Attributes:
+        origin: the file, for messages.
+        successors: workers that each worker may send tasks to.
+    """
+
+    name: str
+    origin: str
+    computers: tuple[str, ...]
+    workers: tuple[WorkerSpec, ...]
+    successors: Mapping[str, tuple[str, ...]]
+    sources: tuple[SourceSpec, ...]
+    controller_computer: str
+    controller_parameters: Mapping[str, Any]
+
+
+def known_topologies() -> list[str]:
+    """Names of the topologies that come with the project."""
+    return sorted(path.stem for path in (share_directory() / "config" / "topologies").glob("*.yaml"))
+
+
+def load_topology(name_or_path: str | Path) -> Topology:
+    """Reads a shipped topology by name, or a user's file.
+
+    Raises:
+        ConfigurationError: no such topology, not YAML, or a declaration that cannot be used; names file and key.
+    """
+    path = _find(name_or_path)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"topology {path} cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise ConfigurationError(
+            f"{path}: expected YAML with every key once{where}: {getattr(error, 'problem', error)}"
+        ) from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"{path}: expected a mapping with {_keys(_TopologyFile)}, got {content!r}")
+    try:
+        declared = _TopologyFile.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(path, error)) from error
+    return _Checker(path).topology(declared)
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path).expanduser()
+    if path.is_file():
+        return path
+    if len(path.parts) == 1 and not path.suffix:
+        shipped = share_directory() / "config" / "topologies" / f"{path}.yaml"
+        if shipped.is_file():
+            return shipped
+    known = known_topologies()
+    raise ConfigurationError(
+        f"no topology {str(name_or_path)!r}{meant(str(name_or_path), known)}: expected the path of a YAML file, "
+        f"or one of {', '.join(known)}"
+    )
+
+
+def meant(word: str, known: Iterable[str]) -> str:
+    """A question to add to a message, where one of `known` is close to `word`; else nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
+
+
+def _explain(path: Path, error: ValidationError) -> str:
+    """The first problem, as file, key path, value and what was expected."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part != "_ComputerEntry"]
+    key = ".".join(where)
+    model: type[BaseModel] = _ComputerEntry if where[:1] == ["computers"] else _TopologyFile
+    match first["type"]:
+        case "extra_forbidden":
+            known = list(model.model_fields)
+            return f"{path}: {key}: unknown key{meant(where[-1], known)}: expected one of {', '.join(known)}"
+        case "missing":
+            return f"{path}: {key}: missing; it has to be given"
+    if where[0] == "edges":
+        return f"{path}: edges[{'.'.join(where[1:2])}]: expected two names of workers, got {first['input']!r}"
+    if "segments" in where:
+        return f"{path}: {'.'.join(where[:3])}: expected `all` or a list of numbers, got {first['input']!r}"
+    return f"{path}: {key}: {first['msg'].lower()}, got {first['input']!r}"
+
+
+class _Checker:
+    """Holds a file against what has to be true of any topology."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def _wrong(self, key: str, text: str) -> ConfigurationError:
+        return ConfigurationError(f"{self._path}: {key}: {text}")
+
+    def topology(self, file: _TopologyFile) -> Topology:
+        for kind in ("computers", "workers", "sources"):
+            if not getattr(file, kind):
+                raise self._wrong(kind, "expected at least one, got none")
+        self._check_names(file)
+        for kind, entries in (("workers", file.workers), ("sources", file.sources)):
+            for name, entry in entries.items():
+                self._known(f"{kind}.{name}.computer", entry.computer, file.computers, "declared computer")
+        for name, source in file.sources.items():
+            self._known(f"sources.{name}.home", source.home, file.workers, "declared worker")
+        controller_computer = file.controller.computer or next(iter(file.sources.values())).computer
+        self._known("controller.computer", controller_computer, file.computers, "declared computer")
+        successors = self._successors(file)
+        self._check_reachable(file, successors)
+        return Topology(
+            name=self._path.stem,
+            origin=str(self._path),
+            computers=tuple(file.computers),
+            workers=tuple(
+                WorkerSpec(
+                    name,
+                    entry.computer,
+                    tuple(sorted(set(entry.segments))) if isinstance(entry.segments, list) else entry.segments,
+                    self._parameters(f"workers.{name}", entry, WorkerSettings, _WORKER_EXTRAS),
+                )
+                for name, entry in file.workers.items()
+            ),
+            successors=successors,
+            sources=tuple(
+                SourceSpec(
+                    name,
+                    entry.computer,
+                    entry.home,
+                    entry.namespace,
+                    self._parameters(f"sources.{name}", entry, SourceSettings, _SOURCE_EXTRAS),
+                )
+                for name, entry in file.sources.items()
+            ),
+            controller_computer=controller_computer,
+            controller_parameters=self._parameters(
+                "controller", file.controller, AdaptationSettings, _CONTROLLER_EXTRAS
+            ),
+        )
+
+    def _known(self, key: str, name: str, declared: Iterable[str], what: str) -> None:
+        if name not in (names := list(declared)):
+            raise self._wrong(key, f"{name!r} is no {what}{meant(name, names)}: expected one of {', '.join(names)}")
+
+    def _check_names(self, file: _TopologyFile) -> None:
+        taken: dict[str, str] = {"controller": "the controller"}
+        for kind, names in (("workers", file.workers), ("sources", file.sources)):
+            for name in names:
+                if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                    raise self._wrong(f"{kind}.{name}", "expected letters, digits and _, a letter first")
+                if name in taken:
+                    raise self._wrong(f"{kind}.{name}", f"the name belongs to {taken[name]}: expected names used once")
+                taken[name] = f"one of the {kind}"
+        if ALL in file.computers:
+            raise self._wrong(f"computers.{ALL}", "the word stands for every computer: expected another name")
+
+    def _successors(self, file: _TopologyFile) -> dict[str, tuple[str, ...]]:
+        found: dict[str, list[str]] = {name: [] for name in file.workers}
+        for index, edge in enumerate(file.edges):
+            for name in edge:
+                self._known(f"edges[{index}]", name, file.workers, "declared worker")
+            if edge[0] == edge[1]:
+                raise self._wrong(f"edges[{index}]", f"joins {edge[0]!r} with itself: expected two different workers")
+            for one, other in (edge,) if file.directed else (edge, edge[::-1]):
+                if other not in found[one]:
+                    found[one].append(other)
+        return {name: tuple(others) for name, others in found.items()}
+
+    def _check_reachable(self, file: _TopologyFile, successors: Mapping[str, tuple[str, ...]]) -> None:
+        homes = [source.home for source in file.sources.values()]
+        reached = set(homes)
+        frontier = list(reached)
+        while frontier:
+            new = [name for name in successors[frontier.pop()] if name not in reached]
+            reached.update(new)
+            frontier.extend(new)
+        for name in file.workers:
+            if name not in reached:
+                raise self._wrong(
+                    f"workers.{name}",
+                    f"no path of edges leads to it from the home worker {' or '.join(dict.fromkeys(homes))}: "
+                    "add an edge or remove the worker",
+                )
+
+    def _parameters(self, key: str, entry: _Open, settings: Any, extras: Mapping[str, type]) -> dict[str, Any]:
+        """The keys of a node that are parameters, held against what the node has."""
+        given: dict[str, Any] = dict(entry.__pydantic_extra__ or {})
+        # A source's `drop` is a word at its shell.
+        defaults: dict[str, Any] = {name: default for name, default, _ in parameters_of(settings)}
+        kinds = {**{name: type(default) for name, default in defaults.items()}, **extras}
+        for name, value in given.items():
+            if name not in kinds:
+                known = [*type(entry).model_fields, *kinds]
+                raise self._wrong(
+                    f"{key}.{name}", f"unknown key{meant(name, known)}: expected one of {', '.join(known)}"
+                )
+            if kinds[name] is float and isinstance(value, int) and not isinstance(value, bool):
+                given[name] = float(value)
+            elif type(value) is not kinds[name]:
+                raise self._wrong(f"{key}.{name}", f"expected {_TYPE_NAMES[kinds[name]]}, got {value!r}")
+        try:
+            check(dataclasses.replace(settings(), **{name: given[name] for name in given if name not in extras}))
+        except ConfigurationError as error:
+            raise self._wrong(key, str(error)) from error
+        if "mode" in given and given["mode"] not in (modes := [mode.name.lower() for mode in Mode]):
+            raise self._wrong(f"{key}.mode", f"expected one of {', '.join(modes)}, got {given['mode']!r}")
+        return given
+
+
+_TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
