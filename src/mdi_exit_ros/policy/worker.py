@@ -45,7 +45,7 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
-FORGET_PEER_S = 5.0  # silence after which a sender's credit is taken back
+FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
 DEFAULT_OUTPUT_THRESHOLD = 16
 DEFAULT_SMOOTHING = 0.2
 _COUNTED_AS = {Status.OK: "answered", Status.REFUSED: "refused", Status.FAILED: "failed"}
@@ -193,7 +193,7 @@ class WorkerCore:
             case AppliedPolicy():
                 self._on_policy(event, now)
             case ResultPathChanged():
-                (self._result_paths.add if event.matched else self._result_paths.discard)(event.source)
+                self._on_result_path(event)
             case Shutdown():
                 self._on_shutdown()
             case Tick():
@@ -362,6 +362,14 @@ class WorkerCore:
             lost_before = stream.lost
             stream.announced(mine.sent, now, self._settings.liveness_timeout_s)
             self._counts["lost"] += stream.lost - lost_before
+
+    def _on_result_path(self, event: ResultPathChanged) -> None:
+        if event.matched:
+            self._result_paths.add(event.source)
+        else:
+            self._result_paths.discard(event.source)
+            self._from_sources.close(event.source)
+            self._changed = True
 
     def _on_policy(self, policy: AppliedPolicy, now: float) -> None:
         before = self._policies.current
@@ -575,6 +583,9 @@ class WorkerCore:
             return []
         self._reported_at = now
         self._changed = False
+        for heard in (self._sources, self._workers):
+            for name in [n for n, (_, _, heard_at) in heard.items() if now - heard_at > FORGET_PEER_S]:
+                del heard[name]
         for pool in (self._from_sources, self._from_workers):
             for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
                 pool.close(name)
