@@ -24,7 +24,6 @@ from mdi_exit_ros.policy.events import (
     Tick,
     WorkerReport,
 )
-from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Mode, PeerId, State
 
 REPEAT_S = 1.0  # the policy is published again as a sign of life
@@ -110,7 +109,6 @@ class ControllerCore:
         self._intervals: dict[str, float] = {}
         self._looseness = LOOSEST
         self._version = 0
-        self._policies = PolicySelector()
         self._published: AppliedPolicy | None = None
         self._published_at = float("-inf")
         self._adapted_at = float("-inf")
@@ -134,7 +132,7 @@ class ControllerCore:
             case SourceReport():
                 self._sources[event.source.name] = (event, now)
             case AppliedPolicy():
-                if event.controller != self.setup.me and self._policies.hear(event, now):
+                if event.controller != self.setup.me:
                     self._warn("controllers", f"controller {event.controller.name} is alive too: one of them leads")
             case Tick():
                 pass
@@ -248,6 +246,11 @@ class ControllerCore:
                     f"target_accuracy {points.target_accuracy:.3f} is above what the model reaches "
                     f"({max(curve)[0]:.3f} on validation images): its most accurate thresholds are applied",
                 )
+        elif points.target_accuracy > 0.0:
+            self._warn(
+                "accuracy:uncalibrated",
+                "target_accuracy needs a calibrated model, and this one has no curve: exit_thresholds are applied",
+            )
         if points.mode is not Mode.THRESHOLD or self._looseness <= LOOSEST:
             return wanted
         floor = self._settings.threshold_floor

@@ -149,7 +149,11 @@ class SourceCore:
             case WorkerReport():
                 self._on_worker_report(event, now)
             case AppliedPolicy():
-                if self._policies.hear(event, now):
+                interval_before = self._interval_s
+                several = self._policies.hear(event, now)
+                # The next frame is due by the new interval, not when the old one ends.
+                self._next_admission_at += self._interval_s - interval_before
+                if several:
                     self._warn(
                         "controllers",
                         "several controllers are alive: the highest priority counts, then the lowest name",
@@ -294,12 +298,14 @@ class SourceCore:
 
     def _admit(self, now: float) -> None:
         outbound = self._target(now)
+        # A worker that never gives credit is none: frames would wait for it for ever.
+        if outbound is not None and (outbound.available or self._ledger.in_flight):
+            self._worker_seen_at = now
+        elif now > self._worker_seen_at + self._settings.worker_timeout_s:
+            while self._waiting:
+                self._close(self._waiting.popleft(), Status.REFUSED, Reason.NO_WORKER, now)
         if outbound is None:
-            if now - self._worker_seen_at > self._settings.worker_timeout_s:
-                while self._waiting:
-                    self._close(self._waiting.popleft(), Status.REFUSED, Reason.NO_WORKER, now)
             return
-        self._worker_seen_at = now
         sending: list[Task] = []
         room = outbound.available
         while self._retries and len(sending) < room:
