@@ -360,14 +360,12 @@ class SourceCore:
             if now >= frame.expires_at:
                 self._close(frame, Status.FAILED, frame.reason, now)
                 continue
-            if (
-                frame.attempt < self._settings.attempts_max
-                and not frame.retry_due
-                and self._budget >= len(self._retries) + 1
-            ):
+            wanted = frame.attempt < self._settings.attempts_max and not frame.retry_due
+            if wanted and self._budget >= len(self._retries) + 1:
                 frame.retry_due = True
                 self._retries.append(frame)
-            self._look_again(frame, now + (RETRY_PAUSE_S if not frame.retry_due else self._settings.attempt_timeout_s))
+                wanted = False
+            self._look_again(frame, now + (RETRY_PAUSE_S if wanted else self._settings.attempt_timeout_s))
 
     def _drop(self, now: float) -> None:
         """Live input: newest wins, the oldest waiting frame is refused."""
