@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bare loop: the same images, segments and exits in plain processes, with no messages. What a graph is held against."""
+"""The bare loop: the same images, segments and exits in plain processes without messages; graphs are held against it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def classify(
     """
     classes = np.zeros(len(frames), np.uint16)
     exits = np.zeros(len(frames), np.uint8)
-    rows = np.arange(len(frames))
+    rows: NDArray[np.signedinteger[Any]] = np.arange(len(frames))
     batch: NDArray[np.float32] | NDArray[np.uint8] = frames
     for segment in range(1, num_segments + 1):
         output = runner.run(segment, batch)
