@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bare loop: the same images, segments and exits in plain processes without messages; graphs are held against it."""
+"""The bare loop: the same images, segments and exits in plain processes without messages; what graphs are held to."""
 
 from __future__ import annotations
 
