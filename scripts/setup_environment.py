@@ -141,14 +141,21 @@ def create_environment(ros: str) -> None:
 
 
 def install_packages(ros: str) -> None:
-    files = ["requirements.txt"] + ([] if ros else ["requirements-ros.txt"])
-    options = ["--no-input", "--retries", "2", "--constraint", ROOT / "constraints.txt"]
+    files = [ROOT / "requirements.txt"]
+    constraints = ROOT / "constraints.txt"
+    if ros:  # keeps the numpy that its packages were built with
+        pins = constraints.read_text().splitlines(keepends=True)
+        constraints = VENV / "constraints.txt"
+        constraints.write_text("".join(pin for pin in pins if not pin.startswith("numpy==")))
+    else:
+        files.append(ROOT / "requirements-ros.txt")
+    options = ["--no-input", "--retries", "2", "--constraint", constraints]
     if os.environ.get("TORCH_INDEX_URL"):
         options += ["--extra-index-url", os.environ["TORCH_INDEX_URL"]]
     pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "install"]
     run(pip + ["--upgrade", "pip", "setuptools"] + options, "installing pip")
     for name in files:
-        options += ["--requirement", ROOT / name]
+        options += ["--requirement", name]
     run(pip + options, "installing packages")
 
 
@@ -193,7 +200,7 @@ def build_messages(version: tuple, ros: str) -> None:
         [PYTHON, "-m", "colcon", "--log-base", build / "log", "build", "--base-paths", ROOT / "src" / "mdi_exit_msgs"]
         + ["--merge-install", "--build-base", build / "build", "--install-base", VENV]
         + ["--event-handlers", "console_cohesion+"]
-        + ["--cmake-args", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DBUILD_TESTING=OFF"]
+        + ["--cmake-args", "-G", "Ninja", "-DBUILD_TESTING=OFF"]
         + ["-DPython3_EXECUTABLE=" + str(PYTHON)],
         "building the messages",
         env=environment,
