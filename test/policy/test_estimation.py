@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured service times and transfer delays."""
+
+from __future__ import annotations
+
+import pytest
+
+from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay, smooth
+
+
+def test_first_value_is_taken_as_it_is() -> None:
+    assert smooth(-1.0, 4.0, 0.25) == 4.0
+
+
+def test_new_value_counts_by_its_weight() -> None:
+    assert smooth(4.0, 8.0, 0.25) == 5.0
+    assert smooth(4.0, 8.0, 0.0) == 4.0
+    assert smooth(4.0, 8.0, 1.0) == 8.0
+
+
+def test_zero_is_a_measured_value() -> None:
+    assert smooth(0.0, 8.0, 0.5) == 4.0
+
+
+def test_service_time_is_per_task_of_the_batch() -> None:
+    times = ServiceTimes()
+    times.observe(2, 4, 0.8, 0.5)
+    assert times.mean_s == pytest.approx(0.2)
+    assert times.segment_s(2) == pytest.approx(0.2)
+    assert times.batch_s(2, 4) == pytest.approx(0.2)
+
+
+def test_unknown_service_times_are_zero() -> None:
+    times = ServiceTimes()
+    assert (times.mean_s, times.segment_s(1), times.batch_s(1, 1)) == (0.0, 0.0, 0.0)
+
+
+def test_segments_and_batch_sizes_are_kept_apart_and_the_mean_is_over_all() -> None:
+    times = ServiceTimes()
+    times.observe(1, 1, 0.4, 0.5)
+    times.observe(2, 1, 0.8, 0.5)
+    times.observe(1, 8, 0.8, 0.5)
+    assert times.mean_s == pytest.approx(0.35)
+    assert times.segment_s(1) == pytest.approx(0.25)
+    assert times.segment_s(2) == pytest.approx(0.8)
+    assert times.batch_s(1, 1) == pytest.approx(0.4)
+    assert times.batch_s(1, 15) == pytest.approx(0.1)  # 8..15 are one size
+    assert times.batch_s(1, 16) == 0.0
+
+
+def test_delay_is_zero_and_unknown_before_an_echo() -> None:
+    delay = TransferDelay()
+    delay.batch_sent(1.0, 1000)
+    assert not delay.known
+    assert delay.seconds(10**9) == 0.0
+
+
+def test_latency_is_half_the_round_trip() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    assert delay.known
+    assert delay.seconds(0) == delay.seconds(10**6) == 0.25
+
+
+def test_bandwidth_comes_from_what_a_batch_took_beyond_the_latency() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    delay.batch_sent(10.0, 1000)
+    delay.batch_echoed(10.0, 2.5, 0.2)
+    assert delay.seconds(500) == pytest.approx(0.25 + 1.0)
+
+
+def test_echo_is_counted_once() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    delay.batch_sent(10.0, 1000)
+    delay.batch_echoed(10.0, 2.5, 0.5)
+    delay.batch_echoed(10.0, 100.0, 0.5)
+    assert delay.seconds(1000) == pytest.approx(2.25)
+
+
+def test_echo_of_a_later_batch_drops_the_earlier_ones() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    for stamp in (10.0, 11.0, 12.0):
+        delay.batch_sent(stamp, 1000)
+    delay.batch_echoed(11.0, 1.5, 0.2)
+    delay.batch_echoed(10.0, 99.0, 1.0)
+    assert delay.seconds(1000) == pytest.approx(1.25)
+    delay.batch_echoed(12.0, 2.5, 1.0)
+    assert delay.seconds(1000) == pytest.approx(2.25)
+
+
+def test_echo_of_a_stamp_never_sent_is_ignored() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    delay.batch_echoed(3.0, 99.0, 1.0)
+    assert delay.seconds(1000) == 0.25
+
+
+def test_negative_round_trip_counts_as_zero() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(-3.0, 0.2)
+    delay.batch_sent(1.0, 1000)
+    delay.batch_echoed(1.0, -3.0, 0.2)
+    assert delay.seconds(1000) == 0.0
+
+
+def test_batches_that_are_never_echoed_take_constant_memory() -> None:
+    delay = TransferDelay()
+    for index in range(10_000):
+        delay.batch_sent(float(index), 1000)
+    assert len(delay._sent) <= 256
