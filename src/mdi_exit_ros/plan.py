@@ -61,6 +61,14 @@ class Plan:
         """The nodes that run one program."""
         return tuple(node for node in self.nodes if node.executable == executable)
 
+    def with_parameters(self, parameters: Mapping[str, Mapping[str, Any]]) -> Plan:
+        """The plan with more parameters, by node; they win over what it had."""
+        nodes = [
+            dataclasses.replace(node, parameters={**node.parameters, **parameters.get(node.name, {})})
+            for node in self.nodes
+        ]
+        return dataclasses.replace(self, nodes=tuple(nodes))
+
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdi-exit run`: starts a cluster (or one computer's part of it), shows it, and accounts for every frame."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+from rich.console import Console
+
+from mdi_exit_ros.errors import ConfigurationError, DataError
+from mdi_exit_ros.machine import machine
+from mdi_exit_ros.model.backends.export import ensure_exported
+from mdi_exit_ros.model.backends.registry import resolve_backend
+from mdi_exit_ros.model.card import ModelCard, load_card
+from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
+from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.task import Mode, Strategy
+from mdi_exit_ros.topology import ALL, load_topology
+
+FINITE_MODE = Mode.MANUAL  # of the controller, for inputs that wait: credit alone paces admission
+SAMPLE = "sample"
+SHIPPED_SAMPLE = Path("data", "cifar10_sample.zip")
+
+
+class _Rate(click.ParamType[float]):
+    """`max`, or frames per second."""
+
+    name = "HZ|max"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if value == "max":
+            return 0.0
+        try:
+            rate = float(value)
+        except ValueError:
+            rate = -1.0
+        if not 0.0 < rate <= 100000.0:
+            self.fail(f"expected max, or frames per second above 0 and up to 100000, got {value!r}", param, ctx)
+        return rate
+
+
+@click.command()
+@click.option(
+    "--topology", default="three_mesh", show_default=True, metavar="NAME|FILE", help="Who is joined with whom."
+)
+@click.option(
+    "--strategy",
+    default=Strategy.MDI_EXIT.value,
+    show_default=True,
+    metavar="|".join(Strategy),
+    help="How frames spread.",
+)
+@click.option(
+    "--model", default="mobilenetv2", show_default=True, metavar="NAME|DIR", help="Shipped model or model folder."
+)
+@click.option(
+    "--input",
+    "input_name",
+    default=None,
+    metavar="PATH|topic|device:N|sample",
+    help="Folder, .zip archive, video file, image topic or camera.  [default: the topology's, else sample]",
+)
+@click.option("--image-topic", default=None, metavar="TOPIC", help="Topic that --input topic reads.  [default: image]")
+@click.option(
+    "--rate", type=_Rate(), default="max", show_default=True, help="Frames offered per second by a finite input."
+)
+@click.option("--frames", type=click.IntRange(min=1), default=None, help="Frames to offer; a finite input begins anew.")
+@click.option(
+    "--drop/--no-drop", default=None, help="Refuse old frames instead of waiting.  [default: live inputs only]"
+)
+@click.option("--computer", default=ALL, show_default=True, metavar="NAME", help="Start this computer's part only.")
+@click.option("--mode", type=click.Choice([mode.name.lower() for mode in Mode]), default=None, help="What adapts.")
+@click.option(
+    "--threshold",
+    "thresholds",
+    type=click.FloatRange(0.0, 1.0),
+    multiple=True,
+    help="Confidence to leave by; once for all exits, or once per exit.  [default: the model's]",
+)
+@click.option(
+    "--target-accuracy", type=click.FloatRange(0.0, 1.0), default=None, help="Choose thresholds that reach it."
+)
+@click.option("--no-exits", is_flag=True, help="No frame leaves before the last exit.")
+@click.option(
+    "--backend", default=None, metavar="auto|onnxruntime|openvino|torch", help="What computes.  [default: auto]"
+)
+@click.option("--precision", default=None, metavar="fp32|bf16", help="Of computing.  [default: fp32]")
+@click.option(
+    "--threads", type=click.IntRange(1, 256), default=None, help="Processor threads of a worker.  [default: 1]"
+)
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the summary here.")
+@click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")
+@click.option(
+    "--params-file",
+    "params_files",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="ROS parameter file, as config/nodes.yaml; what the plan decides wins.",
+)
+@click.option("--param", "parameters", multiple=True, metavar="NODE:KEY=VALUE", help="One parameter of one node.")
+@click.option("--namespace", default="", help="Namespace of the robot's topics.")
+@click.option(
+    "--cluster-namespace", default=CLUSTER_NAMESPACE, show_default=True, help="Namespace of the shared topics."
+)
+@click.option("--timeout", type=click.FloatRange(min=0.0), default=0.0, help="Stop after so many seconds; 0: never.")
+@click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
+@click.option("--use-respawn", is_flag=True, help="Start workers and controller again when they die.")
+def run(
+    topology: str,
+    strategy: str,
+    model: str,
+    input_name: str | None,
+    image_topic: str | None,
+    rate: float,
+    frames: int | None,
+    drop: bool | None,
+    computer: str,
+    mode: str | None,
+    thresholds: tuple[float, ...],
+    target_accuracy: float | None,
+    no_exits: bool,
+    backend: str | None,
+    precision: str | None,
+    threads: int | None,
+    json_path: Path | None,
+    domain_id: int | None,
+    params_files: tuple[Path, ...],
+    parameters: tuple[str, ...],
+    namespace: str,
+    cluster_namespace: str,
+    timeout: float,
+    log_dir: Path | None,
+    use_respawn: bool,
+) -> int:
+    """Starts a cluster on this machine, or one computer's part of it, and accounts for every frame.
+
+    Ends by itself when a finite input is played, otherwise with Ctrl-C. Exit status 0 means that frames were answered
+    and every one has its end.
+    """
+    card = load_card(model)
+    declared = load_topology(topology)
+    inputs = {input_name or source.parameters.get("input", SAMPLE) for source in declared.sources}
+    live = any(each == "topic" or each.startswith("device:") for each in inputs)
+    if live and rate:
+        raise ConfigurationError("--rate: a live camera has its own; expected max, or a finite --input")
+    chosen_mode = mode or declared.controller_parameters.get("mode") or (None if live else FINITE_MODE.name.lower())
+    options = PlanOptions(
+        strategy=strategy,
+        model=model,
+        exits=False if no_exits else None,
+        namespace=namespace,
+        cluster_namespace=cluster_namespace,
+        worker=_given(backend=backend, precision=precision, threads=threads),
+        source=_given(
+            input=_existing(input_name) if input_name else (SAMPLE if inputs == {SAMPLE} else None),
+            rate_hz=rate or None,
+            frames=frames,
+            loop=True if frames and not live else None,
+            drop={True: "oldest", False: "never", None: None}[drop],
+        ),
+        controller=_given(
+            mode=chosen_mode, target_accuracy=target_accuracy, **_threshold_parameters(thresholds, card.num_segments)
+        ),
+    )
+    costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
+    plan = _with_parameters(make_plan(declared, options, card.num_segments, costs), parameters)
+    nodes = plan.on(computer)
+    if not nodes:
+        raise ConfigurationError(f"computer {computer!r} has no node in {plan.origin} with strategy {plan.strategy}")
+    sources = [node for node in nodes if node.executable == "camera_source"]
+    if json_path is not None and not sources:
+        where = ", ".join(node.computer for node in plan.named("camera_source"))
+        raise ConfigurationError(f"--json: the summary is written where the source runs: {where}, not {computer}")
+    resolved = resolve_backend(backend or "auto")
+    console = Console(stderr=True)
+    _export_once(card, resolved, console)
+
+    from mdi_exit_ros.runner.session import Session
+    from mdi_exit_ros.runner.summary import as_tables
+
+    outcome = Session(
+        plan=plan,
+        nodes=nodes,
+        cluster_namespace=cluster_namespace,
+        params_files=params_files,
+        threads=threads or 1,
+        here_only=computer == ALL,
+        domain_id=domain_id,
+        timeout_s=timeout,
+        log_folder=log_dir.absolute() if log_dir else None,
+        respawn=use_respawn,
+        image_topic=image_topic or "",
+    ).run(console)
+    if outcome.summary is not None:
+        summary = _completed(outcome.summary, plan, resolved, precision or "fp32")
+        Console().print(as_tables(summary))
+        if json_path is not None:
+            json_path.parent.mkdir(parents=True, exist_ok=True)
+            json_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    if outcome.failure:
+        click.echo(f"error: {outcome.failure}", err=True)
+        return outcome.status
+    if outcome.summary is None:
+        return 1 if sources else 0
+    return 0 if outcome.summary["unaccounted"] == 0 and outcome.summary["ok"] > 0 else 1
+
+
+def _given(**parameters: Any) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def _existing(name: str) -> str:
+    """The input, with a path made absolute; nodes say more of what it holds.
+
+    Raises:
+        DataError: there is no such file or folder.
+    """
+    if name in ("topic", SAMPLE) or name.startswith("device:"):
+        return name
+    path = Path(name).expanduser().absolute()
+    if not path.exists():
+        raise DataError(
+            f"--input: no {path}: expected a folder, a .zip archive, a video file, topic, device:N or sample"
+        )
+    return str(path)
+
+
+def _threshold_parameters(thresholds: tuple[float, ...], num_segments: int) -> dict[str, float]:
+    exits = range(1, num_segments)
+    if len(thresholds) == 1:
+        thresholds *= len(exits)
+    if thresholds and len(thresholds) != len(exits):
+        raise ConfigurationError(
+            f"--threshold: expected one for all, or one for each of exits 1..{num_segments - 1}, got {len(thresholds)}"
+        )
+    return {f"exit_threshold.{number}": value for number, value in zip(exits, thresholds, strict=False)}
+
+
+def _with_parameters(plan: Plan, parameters: tuple[str, ...]) -> Plan:
+    given: dict[str, dict[str, Any]] = {}
+    names = [node.name for node in plan.nodes]
+    for text in parameters:
+        place, equals, value = text.partition("=")
+        node, colon, key = place.partition(":")
+        if not (equals and colon and key and node in names):
+            raise ConfigurationError(
+                f"--param: expected NODE:KEY=VALUE with a node of {', '.join(names)}, such as {names[0]}:batch_max=8; "
+                f"got {text!r}"
+            )
+        given.setdefault(node, {})[key] = yaml.safe_load(value)
+    return plan.with_parameters(given)
+
+
+def _export_once(card: ModelCard, backend: str, console: Console) -> None:
+    """So that workers need not wait for each other at their start."""
+    if backend != "torch":
+        with console.status(f"preparing {card.name} for {backend}"):
+            ensure_exported(card)
+
+
+def _completed(summary: dict[str, Any], plan: Plan, backend: str, precision: str) -> dict[str, Any]:
+    from mdi_exit_ros.runner.summary import file_hash
+
+    name = summary["input"]
+    path = share_directory() / SHIPPED_SAMPLE if name == SAMPLE else Path(name)
+    if path.is_file():
+        summary["input_hash"] = file_hash(path)
+    return {
+        **summary,
+        "strategy": plan.strategy.value,
+        "topology": plan.topology,
+        "backend": backend,
+        "precision": precision,
+        "machine": machine(),
+        "version": version("mdi_exit_ros"),
+    }

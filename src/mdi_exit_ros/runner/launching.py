@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A planned node as a command line with its parameter file, and the environment that node processes get."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from mdi_exit_ros.plan import PlannedNode
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def command_of(node: PlannedNode, folder: Path, params_files: tuple[Path, ...], image_topic: str = "") -> list[str]:
+    """The command that runs `node` with this Python; later parameter files win, the plan's last of all."""
+    path = folder / f"{node.name}.yaml"
+    path.write_text(yaml.safe_dump({node.full_name: {"ros__parameters": dict(node.parameters)}}), encoding="utf-8")
+    command = [sys.executable, "-m", "mdi_exit_ros.nodes.entry", node.executable, "--ros-args"]
+    command += ["-r", f"__node:={node.name}", "-r", f"__ns:={node.namespace}"]
+    if image_topic:
+        command += ["-r", f"image:={image_topic}"]
+    for file in (*params_files, path):
+        command += ["--params-file", str(file)]
+    return command
+
+
+def node_environment(*, threads: int, here_only: bool, domain_id: int | None, log_folder: Path) -> Mapping[str, str]:
+    """The environment of node processes.
+
+    Args:
+        threads: processor threads of a worker; numerical libraries get no more, unless the user has set them.
+        here_only: keep DDS discovery on this machine, unless the user has set its range.
+        domain_id: ROS domain; None: as the user has set it.
+    """
+    environment = dict(os.environ)
+    environment["PYTHONUNBUFFERED"] = "1"
+    environment.setdefault("ROS_LOG_DIR", str(log_folder / "ros"))
+    for name in THREAD_VARIABLES:
+        environment.setdefault(name, str(threads))
+    if here_only:
+        environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    if domain_id is not None:
+        environment["ROS_DOMAIN_ID"] = str(domain_id)
+    return environment

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One run of a cluster, or of one computer's part of it: start, watch, stop, account for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.console import Console
+
+from mdi_exit_ros.monitoring.cluster_monitor import ClusterMonitor, Snapshot
+from mdi_exit_ros.plan import Plan, PlannedNode
+from mdi_exit_ros.runner.launching import command_of, node_environment
+from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
+from mdi_exit_ros.runner.summary import merge, with_workers, worker_statistics
+from mdi_exit_ros.runner.view import View, open_view
+from mdi_exit_ros.task import State
+
+POLL_S = 0.1
+START_TIMEOUT_S = 90.0  # for nodes of this computer
+REMOTE_PATIENCE_S = 10.0  # for workers of other computers, which may be started later
+EXIT_FAILED = 1
+
+
+class Outcome(NamedTuple):
+    """How a run ended: the sources' summaries put together (None without one), and what went wrong."""
+
+    summary: dict[str, Any] | None
+    failure: str = ""
+    status: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Session:
+    """What to run. `nodes` are those of the plan that this computer starts.
+
+    Attributes:
+        params_files: parameter files of the user.
+        threads: processor threads of a worker.
+        here_only: DDS discovery stays on this machine unless the user says otherwise.
+        timeout_s: the run is stopped after it; 0: never.
+        log_folder: where nodes' logs are kept; None: nowhere.
+        image_topic: what a source's `image` is remapped to; empty: nothing.
+    """
+
+    plan: Plan
+    nodes: tuple[PlannedNode, ...]
+    cluster_namespace: str
+    params_files: tuple[Path, ...] = ()
+    threads: int = 1
+    here_only: bool = True
+    domain_id: int | None = None
+    timeout_s: float = 0.0
+    log_folder: Path | None = None
+    respawn: bool = False
+    image_topic: str = ""
+
+    def run(self, console: Console) -> Outcome:
+        """Runs until the sources of this computer have finished, or until Ctrl-C or SIGTERM.
+
+        Raises:
+            MdiExitError: processes cannot be supervised.
+        """
+        with tempfile.TemporaryDirectory(prefix="mdi-exit-") as name:
+            folder = Path(name)
+            log_folder = self.log_folder or folder / "log"
+            log_folder.mkdir(parents=True, exist_ok=True)
+            environment = node_environment(
+                threads=self.threads, here_only=self.here_only, domain_id=self.domain_id, log_folder=log_folder
+            )
+            os.environ.update({key: value for key, value in environment.items() if key.startswith("ROS_")})
+            programs = [self._program(node, folder) for node in self.nodes]
+            with (
+                _terminable(),
+                ProcessGroup(programs, folder, log_folder, environment) as group,
+                ClusterMonitor(self.cluster_namespace) as monitor,
+            ):
+                return _Run(self, group, monitor, folder).outcome(console)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources that this computer starts."""
+        return tuple(node.name for node in self.nodes if node.executable == "camera_source")
+
+    @property
+    def workers(self) -> tuple[str, ...]:
+        """Names of the workers that this computer starts."""
+        return tuple(node.name for node in self.nodes if node.executable == "segment_worker")
+
+    def _program(self, node: PlannedNode, folder: Path) -> Program:
+        is_source = node.executable == "camera_source"
+        if is_source:
+            parameters = {**node.parameters, "summary_path": str(_summary_path(folder, node.name))}
+            node = dataclasses.replace(node, parameters=parameters)
+        command = command_of(node, folder, self.params_files, self.image_topic if is_source else "")
+        # A source that begins anew would offer its frames anew.
+        return Program(node.name, command, autostart=not is_source, respawn=self.respawn and not is_source)
+
+
+def _summary_path(folder: Path, source: str) -> Path:
+    return folder / f"{source}.json"
+
+
+class _Failed(Exception):
+    def __init__(self, text: str, status: int = EXIT_FAILED) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+class _Run:
+    """A session under way."""
+
+    def __init__(self, session: Session, group: ProcessGroup, monitor: ClusterMonitor, folder: Path) -> None:
+        self._session = session
+        self._group = group
+        self._monitor = monitor
+        self._folder = folder
+        self._heard: set[str] = set()
+        self._ends_at = time.monotonic() + session.timeout_s if session.timeout_s else float("inf")
+
+    def outcome(self, console: Console) -> Outcome:
+        failure, status = "", 0
+        with open_view(console, [node.name for node in self._session.plan.named("segment_worker")]) as view:
+            try:
+                self._wait_for_workers(view)
+                for name in self._session.sources:
+                    self._group.start(name)
+                self._watch(view)
+            except _Failed as error:
+                failure, status = str(error), error.status
+            except KeyboardInterrupt:
+                pass
+            with _undisturbed():
+                view.show(self._monitor.snapshot(), "stopping")
+                self._group.stop(self._session.sources)
+                summary = self._summary(self._monitor.snapshot())
+                self._group.stop()
+        return Outcome(summary, failure, status)
+
+    def _wait_for_workers(self, view: View) -> None:
+        began = time.monotonic()
+        planned = [node.name for node in self._session.plan.named("segment_worker")]
+        with_controller = any(node.executable == "controller" for node in self._session.nodes)
+        while True:
+            snapshot = self._step(view, self._note or "starting")
+            here = [name for name in self._session.workers if name not in self._heard]
+            here += ["controller"] if with_controller and snapshot.cluster is None else []
+            elsewhere = [name for name in planned if name not in self._heard and name not in self._session.workers]
+            waited = time.monotonic() - began
+            if not here and (not elsewhere or not self._session.sources):
+                return
+            if here and waited > START_TIMEOUT_S:
+                raise _Failed(
+                    f"{', '.join(here)} did not come up within {START_TIMEOUT_S:.0f} s; "
+                    f"{here[0]} said last: {self._group.complaint(here[0])}"
+                )
+            if not here and waited > REMOTE_PATIENCE_S:
+                view.show(snapshot, f"going on without {', '.join(elsewhere)}: start them on their computers")
+                return
+
+    def _watch(self, view: View) -> None:
+        sources = self._session.sources
+        while True:
+            self._step(view, self._note)
+            states = self._group.states()
+            if sources and all(states[name].ended for name in sources):
+                return
+            if not sources and self._session.workers and all(states[name].ended for name in self._session.workers):
+                name = self._session.workers[-1]
+                raise _Failed(f"every worker here has ended; {name} said last: {self._group.complaint(name)}")
+
+    def _step(self, view: View, note: str) -> Snapshot:
+        """Waits a little, looks at everything and shows it."""
+        time.sleep(POLL_S)
+        snapshot = self._monitor.snapshot()
+        self._heard |= {name for name, seen in snapshot.workers.items() if seen.report.state is State.RUNNING}
+        ended = [state for state in self._group.states().values() if state.ended]
+        for state in ended:
+            self._judge(state)
+        self._note = ", ".join(f"{state.name} has ended" for state in ended if state.name not in self._session.sources)
+        view.show(snapshot, note)
+        if time.monotonic() > self._ends_at:
+            raise _Failed(f"the run did not finish within {self._session.timeout_s:g} s")
+        return snapshot
+
+    _note = ""
+
+    def _judge(self, state: ProcessState) -> None:
+        """A node that ends before it worked, and a source that ends badly, end the run; a worker may die later."""
+        is_source = state.name in self._session.sources
+        if is_source and state.status == 0:
+            return
+        if is_source or (state.name not in self._heard and state.name in self._session.workers):
+            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))
+        if state.name not in self._session.workers and self._monitor.snapshot().cluster is None:
+            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))
+
+    def _summary(self, snapshot: Snapshot) -> dict[str, Any] | None:
+        paths = [_summary_path(self._folder, name) for name in self._session.sources]
+        parts = [json.loads(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+        if not parts or len(parts) < len(paths):
+            return None
+        planned = {node.name for node in self._session.plan.named("segment_worker")}
+        statistics = {name: worker_statistics(seen) for name, seen in snapshot.workers.items() if name in planned}
+        return with_workers(merge(parts), statistics)
+
+
+def _status(state: ProcessState) -> int:
+    return EXIT_USER_ERROR if state.status == EXIT_USER_ERROR else EXIT_FAILED
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _undisturbed(signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[None]:
+    """Stopping takes a few seconds at most; a second Ctrl-C must not leave processes behind."""
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
