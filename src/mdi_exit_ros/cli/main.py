@@ -62,3 +62,7 @@ def run(arguments: list[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+if __name__ == "__main__":
+    main()
