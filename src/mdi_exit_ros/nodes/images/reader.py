@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from mdi_exit_ros.images import resize
@@ -37,6 +37,7 @@ class Reader:
         self._stop = threading.Event()
         self._frames: queue.Queue[CameraFrame | None] = queue.Queue(PREFETCH)
         self._ahead: CameraFrame | None = None
+        self._read = 0
         self._hungry = True
         self.ended = False
 
@@ -73,8 +74,14 @@ class Reader:
             self._put(frame)
         self._put(None)
 
-    def _all(self) -> itertools.chain[CameraFrame]:
-        return itertools.chain.from_iterable(self._source.frames(self._stop) for _ in self._passes)
+    def _all(self) -> Iterator[CameraFrame]:
+        for _ in self._passes:
+            before = self._read
+            for frame in self._source.frames(self._stop):
+                self._read += 1
+                yield frame
+            if self._stop.is_set() or self._read == before:
+                return
 
     def _put(self, frame: CameraFrame | None) -> None:
         if frame is not None and frame.image is not None:

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from mdi_exit_ros.codec import CodecError, decode, encode
+
+
+def round_trip(values):
+    encoded = encode(values)
+    return decode(encoded.dtype, encoded.shape, encoded.encoding, encoded.data)
+
+
+PLAIN = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+AWKWARD = {
+    "transposed": PLAIN.transpose(2, 0, 1),
+    "every second": PLAIN[:, ::2],
+    "backwards": PLAIN[::-1],
+    "fortran": np.asfortranarray(PLAIN),
+    "big endian": PLAIN.astype(">f4"),
+    "half": PLAIN.astype(np.float16),
+    "big endian half": PLAIN.astype(">f2"),
+    "bytes": PLAIN.astype(np.uint8),
+    "no frames": PLAIN[:0],
+    "no pixels": np.empty((3, 0, 2), np.uint8),
+    "one axis": np.array([1, 2, 3], np.uint8),
+    "broadcast": np.broadcast_to(np.float32(7), (3, 4)),
+    "not a number": np.array([[np.nan, np.inf, -np.inf, -0.0]], np.float32),
+}
+
+
+@pytest.mark.parametrize("values", AWKWARD.values(), ids=AWKWARD.keys())
+def test_awkward_arrays_come_back_as_they_were(values):
+    found = round_trip(values)
+    assert found.shape == values.shape
+    assert found.dtype == values.dtype.newbyteorder("=")
+    np.testing.assert_array_equal(found, values)
+
+
+@given(
+    arrays.arrays(
+        st.sampled_from([np.uint8, np.dtype("<f2"), np.dtype(">f4"), np.float32]),
+        arrays.array_shapes(min_dims=1, max_dims=5, min_side=0, max_side=5),
+    )
+)
+def test_any_array_comes_back_as_it_was(values):
+    np.testing.assert_array_equal(round_trip(values), values)
+
+
+def test_bytes_are_little_endian_and_in_c_order():
+    encoded = encode(np.array([[1.0, 2.0]], ">f4").T)
+    assert encoded.data.tobytes() == np.array([1.0, 2.0], "<f4").tobytes()
+    assert encoded.shape == (2, 1)
+
+
+def test_decoding_copies_nothing():
+    encoded = encode(PLAIN)
+    assert np.shares_memory(decode(*encoded), np.frombuffer(encoded.data, np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "encoding", "nbytes", "message"),
+    [
+        ("float32", (2, 3), "raw", 23, "expected 24 bytes"),
+        ("float32", (2, 3), "raw", 25, "expected 24 bytes"),
+        ("float32", (2, 3), "raw", 0, "expected 24 bytes"),
+        ("float64", (2, 3), "raw", 48, "element type"),
+        ("object", (1,), "raw", 8, "element type"),
+        ("", (), "", 0, "encoding"),
+        ("uint8", (2,), "zip", 2, "encoding"),
+        ("uint8", (), "raw", 1, "axes"),
+        ("uint8", (1,) * 9, "raw", 1, "axes"),
+        ("uint8", (-1, 2), "raw", 2, "axes"),
+        ("uint8", (2, -1, -1), "raw", 2, "axes"),
+        ("uint8", (5000,), "raw", 5000, "frames in a batch"),
+        ("float32", (2**31, 2**31, 2**31), "raw", 0, "frames in a batch"),
+        ("float32", (1, 2**32 - 1, 2**32 - 1), "raw", 0, "bytes"),
+    ],
+)
+def test_bytes_that_are_not_what_they_claim_are_refused(dtype, shape, encoding, nbytes, message):
+    with pytest.raises(CodecError, match=message):
+        decode(dtype, shape, encoding, bytes(nbytes))
+
+
+@pytest.mark.parametrize("values", [np.float32(1.0), np.array(1, np.uint8), np.zeros(2, np.int64), np.array(["a"])])
+def test_arrays_that_do_not_travel_are_refused(values):
+    with pytest.raises(CodecError):
+        encode(np.asarray(values))
