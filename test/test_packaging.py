@@ -149,4 +149,4 @@ def test_every_requirement_is_pinned_and_no_host_is_named(repository: Path) -> N
     pinned = {line.partition("==")[0] for line in pins}
     for name in ("requirements.txt", "requirements-ros.txt"):
         lines = [line for line in (repository / name).read_text().splitlines() if line and line[0] != "#"]
-        assert {re.split(r"[<>=\[]", line.lower())[0] for line in lines} <= pinned
+        assert {re.split(r"[<>=~\[]", line.lower())[0] for line in lines} <= pinned
