@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from mdi_exit_ros.policy.events import LedgerCounts
@@ -54,19 +56,20 @@ def test_frames_are_counted_wherever_they_are() -> None:
     assert ledger.exits == [0, 1, 0, 0, 1]
 
 
-@pytest.mark.parametrize("end", ["answer", "fail", "refuse"])
-def test_frame_cannot_end_twice(end: str) -> None:
+@pytest.mark.parametrize(
+    "end_again",
+    [
+        lambda ledger, frame: ledger.answer(frame, 1, 0, 1.0),
+        lambda ledger, frame: ledger.fail(frame, Reason.EXPIRED),
+        lambda ledger, frame: ledger.refuse(frame, Reason.RATE),
+    ],
+)
+def test_frame_cannot_end_twice(end_again: Callable[[FrameLedger, OpenFrame], None]) -> None:
     ledger = FrameLedger(5)
     frame = admitted(ledger, 0)
     ledger.answer(frame, 1, 0, 1.0)
     with pytest.raises(KeyError):
-        match end:
-            case "answer":
-                ledger.answer(frame, 1, 0, 1.0)
-            case "fail":
-                ledger.fail(frame, Reason.EXPIRED)
-            case "refuse":
-                ledger.refuse(frame, Reason.RATE)
+        end_again(ledger, frame)
     assert ledger.counts.ok == 1
 
 
