@@ -232,9 +232,9 @@ def test_frames_without_an_open_stream_are_refused() -> None:
     ]
 
 
-def test_frames_meant_for_an_earlier_life_are_refused() -> None:
+def test_frames_meant_for_another_life_are_dropped_unanswered() -> None:
     actions = decisions(ready_worker().handle(batch(CAM, 1, tasks(1), receiver=PeerId("w1", 99)), 1.0))
-    assert actions == [refused(task(), reason=Reason.NO_CREDIT), Forget(tasks(1))]
+    assert actions == [Forget(tasks(1))]
 
 
 def test_frames_of_another_model_are_refused() -> None:

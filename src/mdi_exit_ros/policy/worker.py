@@ -237,11 +237,15 @@ class WorkerCore:
             return
         self._changed = True
         stream = pool.streams.get(sender.name)
-        if event.model_id != self.setup.model_id:
+        if event.receiver_incarnation != self.setup.me.incarnation:
+            # Meant for another life: a namesake may be working on it, so an answer from here could be wrong.
+            self._counts["refused"] += len(event.tasks)
+            self._gone.extend(task for task in event.tasks if not self._holds(task))
+        elif event.model_id != self.setup.model_id:
             self._refuse(event.tasks, Reason.MODEL_MISMATCH)
         elif self._state is not State.RUNNING:
             self._refuse(event.tasks, Reason.SHUTDOWN)
-        elif stream is None or stream.sender != sender or event.receiver_incarnation != self.setup.me.incarnation:
+        elif stream is None or stream.sender != sender:
             self._refuse(event.tasks, Reason.NO_CREDIT)
         else:
             self._accept(event, stream, now, from_source=is_source)
@@ -308,7 +312,10 @@ class WorkerCore:
         name = report.worker.name
         if name == self.setup.me.name:
             if report.worker != self.setup.me:
-                self._warn(f"twin:{name}", f"another worker is named {name}: give every worker a name of its own")
+                self._warn(
+                    f"twin:{name}",
+                    f"another worker is named {name}: give it another name, or its cluster another ROS_DOMAIN_ID",
+                )
             return []
         self._workers[name] = (report.worker, report.stamp, now)
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
