@@ -27,6 +27,7 @@ START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 6.0  # for a node to close its frames before it is killed
 RESPAWN_SETTLE_S = 2  # a life shorter than this waits before the next one
 EXIT_USER_ERROR = 2  # of a node: starting it again would not help
+_GROUP = "nodes"
 _PR_SET_PDEATHSIG = 1
 _DEAD = frozenset({"EXITED", "FATAL", "STOPPED", "UNKNOWN"})
 _STARTED = frozenset({"STARTING", "RUNNING"})
@@ -132,7 +133,7 @@ class ProcessGroup:
 
     def start(self, name: str) -> None:
         """Starts a program that was not started yet."""
-        self._supervisor.startProcess(name, False)
+        self._supervisor.startProcess(f"{_GROUP}:{name}", False)
         self._begun.add(name)
 
     def stop(self, names: Iterable[str] | None = None) -> None:
@@ -141,7 +142,7 @@ class ProcessGroup:
         for name, state in self.states().items():
             if name in wanted and state.running:
                 with contextlib.suppress(xmlrpc.client.Fault):  # it ended by itself in between
-                    self._supervisor.stopProcess(name, False)
+                    self._supervisor.stopProcess(f"{_GROUP}:{name}", False)
         deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
         while time.monotonic() < deadline and any(state.pid for name, state in self.states().items() if name in wanted):
             time.sleep(POLL_S)
@@ -182,6 +183,8 @@ class ProcessGroup:
                 "nocleanup": "true",
             },
         }
+        # One group, so that supervisord ends all of them at once rather than one after the other.
+        sections[f"group:{_GROUP}"] = {"programs": ",".join(self._programs)}
         for program in self._programs.values():
             sections[f"program:{program.name}"] = {
                 "command": shlex.join(program.command),
