@@ -134,7 +134,10 @@ def tensor_from_message(message: TaskBatch, row_shape: Sequence[int], dtype: str
             f"TaskBatch of {message.sender}: expected {dtype} of shape {expected} for segment {message.next_segment}, "
             f"got {message.dtype or 'nothing'} of shape {tuple(message.shape)}"
         )
-    return codec.decode(message.dtype, message.shape, message.encoding, message.data)
+    try:
+        return codec.decode(message.dtype, message.shape, message.encoding, message.data)
+    except codec.CodecError as error:
+        raise codec.CodecError(f"TaskBatch of {message.sender}: {error}") from error
 
 
 def rejection_of(message: TaskBatch, now: float, reason: Reason) -> TasksRejected:
