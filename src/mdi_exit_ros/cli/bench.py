@@ -152,17 +152,15 @@ def bench(
 
 
 def _show(results: list[dict[str, Any]], *, console: Console) -> None:
-    table = Table(title="frames per second", caption=METHOD)
-    for heading in ("what", "backend", "precision", "frames/s", "min..max", "of bare loop", "p50 ms", "worker MiB"):
-        table.add_column(heading, justify="left" if heading in ("what", "backend", "precision") else "right")
+    table = Table(title=f"{results[0]['backend']} {results[0]['precision']}", caption=METHOD)
+    for heading in ("what", "frames/s", "min..max", "of bare", "p50 ms", "MiB/worker"):
+        table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for result in results:
         summary = result["summaries"][-1] if result["kind"] == "graph" else None
-        workers = summary["worker_stats"].values() if summary else ()
+        workers = summary["workers"].values() if summary else ()
         largest = max((worker["rss_bytes"] for worker in workers), default=0)
         table.add_row(
             result["name"],
-            result["backend"],
-            result["precision"],
             f"{result['fps']:.0f}",
             f"{result['fps_spread']['min']:.0f}..{result['fps_spread']['max']:.0f}",
             f"{result['efficiency']:.2f}",
