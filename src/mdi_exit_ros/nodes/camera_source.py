@@ -165,10 +165,13 @@ class CameraSource(CoreNode):
     def housekeeping(self, now: float) -> float:
         """Offers the frames that are due, ends the process when all is done, and says what it waits for."""
         due = self._offer(now)
-        if self.finished.is_set() and self.config.exit_when_finished:
-            self._finished_at = now if self._finished_at is None else self._finished_at
-            self.done = now >= self._finished_at + LINGER_S
+        if self.finished.is_set():
+            if self._finished_at is None:
+                self._finished_at = now
+                self._say_result()
             due = self._finished_at + LINGER_S
+            if now >= due:
+                self.done, due = self.config.exit_when_finished, float("inf")
         if now >= self._patience_over:
             self._patience_over = now + PATIENCE_S
             self._say_what_for(now)
@@ -217,6 +220,13 @@ class CameraSource(CoreNode):
             waiting_for = f"images on {self._image_topic} ({self.count_publishers(self._image_topic)} publishers)"
         if waiting_for is not None:
             self.get_logger().info(f"waiting for {waiting_for}")
+
+    def _say_result(self) -> None:
+        assert self.core is not None
+        found = self.core.summary()
+        ends = {"refused": found["refused"], "failed": found["failed"]}
+        why = "".join(f", {end}: {dict(reasons)}" for end, reasons in ends.items() if reasons)
+        self.get_logger().info(f"finished: {found['offered']} frames offered, {found['ok']} answered{why}")
 
     # ---- actions ---------------------------------------------------------------------------------------------
 

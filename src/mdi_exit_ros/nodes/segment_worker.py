@@ -150,7 +150,7 @@ class SegmentWorker(CoreNode):
             self.feed(rejection_of(message, now, Reason.BAD_INPUT))
             raise
         with self.condition:
-            if batch is not None:
+            if batch is not None and self.core is not None:
                 self._tensors.keep(event.tasks, batch)
             self.feed(event)
 
