@@ -311,7 +311,8 @@ def test_mistake_is_one_clear_line_and_a_failed_exit(tmp_path, kind, parameters,
         capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert ended.returncode == 2
-    lines = [line for line in (ended.stdout + ended.stderr).splitlines() if line.strip()]
-    assert len(lines) == 1, lines
-    assert "error: " in lines[0]
-    assert message in lines[0]
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in said
+    errors = [line for line in said.splitlines() if "error: " in line]
+    assert len(errors) == 1, said
+    assert message in errors[0]

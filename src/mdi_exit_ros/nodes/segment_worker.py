@@ -89,6 +89,10 @@ class SegmentWorker(CoreNode):
         segments = tuple(config.segments) or tuple(range(1, self.card.num_segments + 1))
         if self.cluster_name in config.neighbours:
             raise ConfigurationError(f"neighbours: {self.cluster_name} cannot be its own neighbour")
+        self.get_logger().info(
+            f"{self.cluster_name}: loading segments {list(segments)} of {self.card.name} ({self.card.model_id}), "
+            f"{config.strategy}, neighbours {config.neighbours or 'none'}"
+        )
         self._runner = load_segments(
             self.card, segments, backend=config.backend, precision=config.precision, threads=config.threads
         )
@@ -112,10 +116,7 @@ class SegmentWorker(CoreNode):
         self.open_subscription(self.topics.workers, self._on_worker)
         self.open_subscription(self.topics.sources, self._on_source)
         self.open_subscription(self.topics.policy_in, self._on_policy)
-        self.get_logger().info(
-            f"{self.cluster_name}: segments {list(segments)} of {self.card.name} ({self.card.model_id}), "
-            f"{config.strategy}, neighbours {config.neighbours or 'none'}"
-        )
+        self.get_logger().info(f"{self.cluster_name}: ready")
 
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""
