@@ -89,10 +89,15 @@ def kept_version() -> tuple:
     return (int(match.group(1)), int(match.group(2))) if match and PYTHON.exists() else ()
 
 
-def choose_python() -> tuple:
-    """Version to build with: the existing environment's, unless PYTHON asks for another."""
+def environment_digest(version: tuple, ros: str) -> str:
+    """What decides whether .venv has to be made anew."""
+    return digest(str(ROOT), version, ros)
+
+
+def choose_python(made: str, ros: str) -> tuple:
+    """Version to build with: that of an environment (made: its digest) that can stay, unless PYTHON names another."""
     kept = kept_version()
-    if kept in SUPPORTED and not os.environ.get("PYTHON"):
+    if kept in SUPPORTED and made == environment_digest(kept, ros) and not os.environ.get("PYTHON"):
         return kept
     if sys.version_info[:2] not in SUPPORTED:
         raise SetupError(
@@ -215,9 +220,15 @@ def install_package() -> None:
 
 
 def set_up() -> None:
-    version = choose_python()
+    try:
+        done = json.loads(STAMPS.read_text())
+    except (OSError, ValueError):
+        done = {}
     ros = sourced_ros()
-    environment = digest(str(ROOT), version, ros)
+    version = choose_python(done.get("environment", ""), ros)
+    environment = environment_digest(version, ros)
+    if done.get("environment") != environment or kept_version() != version:
+        done = {}
     requirements = [ROOT / "constraints.txt", ROOT / "requirements.txt", ROOT / "requirements-ros.txt"]
     message_files = sorted(path for path in (ROOT / "src" / "mdi_exit_msgs").rglob("*") if path.is_file())
     packages = digest(environment, *requirements)
@@ -228,10 +239,6 @@ def set_up() -> None:
         "messages": digest(packages, *message_files),
         "package": digest(packages, ROOT / "setup.py", ROOT / "setup.cfg"),
     }
-    try:
-        done = json.loads(STAMPS.read_text())
-    except (OSError, ValueError):
-        done = {}
     steps = (
         ("environment", "making .venv", lambda: create_environment(ros)),
         ("packages", "installing packages (a few minutes the first time)", lambda: install_packages(ros)),
@@ -239,8 +246,6 @@ def set_up() -> None:
         ("messages", "building the messages", lambda: build_messages(version, ros)),
         ("package", "installing mdi_exit_ros", install_package),
     )
-    if kept_version() != version:
-        done = {}
     if done.get("messages") != wanted["messages"]:
         check_machine(version, ros)
     for step, what, act in steps:

@@ -30,7 +30,7 @@ def script(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_unsupported_python_is_named(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script, "SUPPORTED", ((2, 7),))
     with pytest.raises(script.SetupError, match=r"Python 3\.11, 3\.12 or 3\.13 is needed .* PYTHON=python3\.12 make"):
-        script.choose_python()
+        script.choose_python("", "")
 
 
 def test_existing_environment_is_kept_whatever_python_starts_set_up(
@@ -40,9 +40,11 @@ def test_existing_environment_is_kept_whatever_python_starts_set_up(
     script.PYTHON.touch()
     (script.VENV / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.13.1\n")
     monkeypatch.delenv("PYTHON", raising=False)
-    assert script.choose_python() == (3, 13)
+    made = script.environment_digest((3, 13), "")
+    assert script.choose_python(made, "") == (3, 13)
+    assert script.choose_python(made, "a distribution sourced since then") == sys.version_info[:2]
     monkeypatch.setenv("PYTHON", sys.executable)
-    assert script.choose_python() == sys.version_info[:2]
+    assert script.choose_python(made, "") == sys.version_info[:2]
 
 
 def test_missing_compiler_is_named(script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
