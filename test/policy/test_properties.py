@@ -211,3 +211,11 @@ def test_input_that_ends_at_once_finishes() -> None:
     cluster.run().check()
     assert cluster.offered == 0
     assert cluster.source.handle(InputEnded(), cluster.now) == []
+
+
+def test_under_overload_no_frame_waits_much_longer_than_the_others() -> None:
+    """Newcomers keep I filled; tasks of rare late segments in O must get their turn all the same."""
+    cluster = Cluster(TOPOLOGIES["one"], frames=3000, offer_interval_s=0.0007)
+    summary = cluster.run(until=60.0).check()
+    slowest = max(ends[0].latency_s for ends in cluster.ends.values())
+    assert slowest < 3.0 * summary["latency_ms"]["p50"] / 1000.0

@@ -512,26 +512,42 @@ class WorkerCore:
         self._counts["moved_bytes"] += self.setup.input_nbytes[task.segment - 1]
 
     def _start_service(self, now: float) -> list[WorkerAction]:
-        """Runs the oldest tasks of I, filled up with those of O that found no better place; O alone when I is empty."""
+        """Runs the segment whose oldest task has waited longest, be it in I or, without a better place, in O."""
         if self._running or self._state is not State.RUNNING:
             return []
         batch: list[Task] = []
         while not batch:
-            segments = self._input.segments() or [
-                segment for segment in self._output.segments() if segment in self.setup.segments
+            heads = [
+                (head.since, queue is self._output, segment)
+                for queue in (self._input, self._output)
+                for segment in queue.segments()
+                if segment in self.setup.segments and (head := queue.head(segment)) is not None
             ]
-            if not segments:
+            if not heads:
                 return self._flush(now)
-            segment = segments[0]
-            batch = self._input.take(segment, self._settings.batch_max)
-            batch += self._output.take(segment, self._settings.batch_max - len(batch))
-            for task in [task for task in batch if task.expires_at <= now]:
-                batch.remove(task)
-                self._answer(task, Status.FAILED, Reason.EXPIRED)
+            segment = min(heads)[2]
+            batch = self._next_batch(segment, now)
         self._running = tuple(batch)
         self._running_since = now
         self._changed = True
         return [*self._flush(now), RunBatch(segment, self._running)]
+
+    def _next_batch(self, segment: int, now: float) -> list[Task]:
+        """The oldest tasks of one segment from I and O together; tasks whose deadline has passed fail."""
+        batch: list[Task] = []
+        while len(batch) < self._settings.batch_max:
+            here, there = self._input.head(segment), self._output.head(segment)
+            if here is not None and (there is None or here.since <= there.since):
+                task = self._input.pop(segment)
+            elif there is not None:
+                task = self._output.pop(segment)
+            else:
+                break
+            if task.expires_at <= now:
+                self._answer(task, Status.FAILED, Reason.EXPIRED)
+            else:
+                batch.append(task)
+        return batch
 
     # ---- answers ---------------------------------------------------------------------------------------
 
