@@ -26,10 +26,10 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
+from mdi_exit_ros.policy.receiver import Receiver
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import FrameId, PeerId, Reason, State, Status, Task
 
-OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
 HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
 RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
@@ -92,15 +92,6 @@ class SourceSetup:
     settings: SourceSettings = SourceSettings()
 
 
-class _Entry:
-    """What this source knows of one worker that frames may enter."""
-
-    def __init__(self) -> None:
-        self.report: WorkerReport | None = None
-        self.heard_at = float("-inf")
-        self.outbound: Outbound | None = None
-
-
 class SourceCore:
     """What one camera source decides: admission, retries, and the one end of every offered frame.
 
@@ -115,7 +106,15 @@ class SourceCore:
         self._waiting: deque[OpenFrame] = deque()
         self._retries: deque[OpenFrame] = deque()
         self._timeouts: list[tuple[float, int, int]] = []  # due, sequence, attempt
-        self._entries = {name: _Entry() for name in setup.entries}
+        self._entries = {
+            name: Receiver(
+                setup.me,
+                setup.model_id,
+                liveness_timeout_s=self._settings.liveness_timeout_s,
+                stall_timeout_s=self._settings.stall_timeout_s,
+            )
+            for name in setup.entries
+        }
         self._home = setup.entries[0]
         self._policies = PolicySelector()
         self._started_at: float | None = None
@@ -254,25 +253,17 @@ class SourceCore:
         entry = self._entries.get(report.worker.name)
         if entry is None:
             return
-        if entry.outbound is None or entry.outbound.receiver != report.worker:
-            entry.outbound = Outbound(report.worker)
-        entry.report = report
-        entry.heard_at = now
-        if report.model_id != self.setup.model_id:
+        opened = entry.hear(report, now)
+        if not entry.fits:
             self._warn(
                 f"model:{report.worker.name}",
                 f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
                 "no frames are sent to it; start both with the same model",
             )
-            return
-        mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
-        if mine is not None and mine.open:
-            entry.outbound.acknowledge(mine.received, mine.credit)
-            return
-        entry.outbound.void()
-        if now - entry.outbound.opened_at >= OPEN_INTERVAL_S and report.state is State.RUNNING and not self._finished:
-            entry.outbound.opened_at = now
-            self._actions.append(SendTasks(report.worker, entry.outbound.sent, now, ()))
+        elif opened is None and not self._finished:
+            outbound = entry.opens(now)
+            if outbound is not None:
+                self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, ()))
 
     def _on_shutdown(self, now: float) -> None:
         self._state = State.STOPPING
@@ -284,19 +275,6 @@ class SourceCore:
 
     # ---- admission and retries ---------------------------------------------------------------------------
 
-    def _usable(self, name: str, now: float) -> bool:
-        entry = self._entries[name]
-        report = entry.report
-        if report is None:
-            return False
-        age = now - entry.heard_at
-        return (
-            age <= self._settings.liveness_timeout_s
-            and report.busy_s + age * (report.busy_s > 0.0) <= self._settings.stall_timeout_s
-            and report.state is State.RUNNING
-            and report.model_id == self.setup.model_id
-        )
-
     def _target(self, now: float) -> Outbound | None:
         """The stream that frames enter: the home worker's, or the next entry's when the home worker is gone."""
         assert self._started_at is not None
@@ -304,7 +282,7 @@ class SourceCore:
         if self._entries[names[0]].report is None and now - self._started_at < HOME_GRACE_S:
             return None
         for name in names:
-            if self._usable(name, now):
+            if self._entries[name].ready(now):
                 self._home = name
                 return self._entries[name].outbound
         return None

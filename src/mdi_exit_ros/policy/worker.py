@@ -21,7 +21,7 @@ from mdi_exit_ros.policy.actions import (
     Warn,
     WorkerAction,
 )
-from mdi_exit_ros.policy.credits import Arrival, CreditPool, Inbound, Outbound
+from mdi_exit_ros.policy.credits import Arrival, CreditPool, Inbound
 from mdi_exit_ros.policy.early_exit import leaves_here
 from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay
 from mdi_exit_ros.policy.events import (
@@ -40,11 +40,11 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.offloading import Candidate, best, moves
+from mdi_exit_ros.policy.receiver import Receiver
 from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
-OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
 FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
 DEFAULT_OUTPUT_THRESHOLD = 16
 DEFAULT_SMOOTHING = 0.2
@@ -104,25 +104,19 @@ class WorkerSetup:
     settings: WorkerSettings = WorkerSettings()
 
 
-class _Neighbour:
-    """What this worker knows of one neighbour that it may send tasks to."""
+class _Neighbour(Receiver):
+    """A receiver that shares an edge with this worker: besides, what reaching it costs."""
 
-    def __init__(self) -> None:
-        self.report: WorkerReport | None = None
-        self.heard_at = float("-inf")
-        self.outbound: Outbound | None = None
+    def __init__(self, setup: WorkerSetup) -> None:
+        settings = setup.settings
+        super().__init__(
+            setup.me,
+            setup.model_id,
+            liveness_timeout_s=settings.liveness_timeout_s,
+            stall_timeout_s=settings.stall_timeout_s,
+        )
         self.delay = TransferDelay()
         self.kept: dict[int, int] = {}  # per segment, credit that is kept for later segments
-
-    def ready(self, model_id: str, settings: WorkerSettings, now: float) -> bool:
-        """Alive, not stuck, and of the same model; credit and segments are another matter."""
-        report = self.report
-        if report is None or report.model_id != model_id or report.state is not State.RUNNING:
-            return False
-        age = now - self.heard_at
-        if age > settings.liveness_timeout_s:
-            return False
-        return report.busy_s <= 0.0 or report.busy_s + age <= settings.stall_timeout_s
 
     def holds(self, segments: tuple[int, ...], own: frozenset[int]) -> None:
         """Works out what credit is kept.
@@ -149,7 +143,7 @@ class WorkerCore:
         self._running: tuple[Task, ...] = ()
         self._running_since = 0.0
         self._held: dict[FrameId, tuple[Task, Inbound]] = {}
-        self._neighbours = {name: _Neighbour() for name in setup.neighbours}
+        self._neighbours = {name: _Neighbour(setup) for name in setup.neighbours}
         source_room = self._settings.queue_capacity
         if setup.strategy is not Strategy.LOCAL:
             source_room //= 2
@@ -326,29 +320,25 @@ class WorkerCore:
         neighbour = self._neighbours.get(name)
         if neighbour is None:
             return []
-        if neighbour.outbound is None or neighbour.outbound.receiver != report.worker:
-            neighbour.outbound = Outbound(report.worker)
         if neighbour.report is None or neighbour.report.segments != report.segments:
             neighbour.holds(report.segments, self.setup.segments)
-        neighbour.report = report
-        neighbour.heard_at = now
+        opened = neighbour.hear(report, now)
         self._information += 1
-        if report.model_id != self.setup.model_id:
+        if not neighbour.fits:
             self._warn(
                 f"model:{name}",
                 f"{name} runs model {report.model_id}, this worker {self.setup.model_id}: "
                 "they exchange no tasks; start both with the same model",
             )
             return []
-        if mine is None or not mine.open:
-            neighbour.outbound.void()
-            return self._open(neighbour.outbound, now) if report.state is State.RUNNING else []
-        neighbour.outbound.acknowledge(mine.received, mine.credit)
-        if mine.echo_stamp >= 0.0:
-            neighbour.delay.status_echoed(now - mine.echo_stamp - mine.echo_hold_s, self._smoothing)
-        if mine.batch_echo_stamp >= 0.0:
-            trip = now - mine.batch_echo_stamp - mine.batch_echo_hold_s
-            neighbour.delay.batch_echoed(mine.batch_echo_stamp, trip, self._smoothing)
+        if opened is None:
+            outbound = neighbour.opens(now)
+            return [SendTasks(outbound.receiver, outbound.sent, now, ())] if outbound is not None else []
+        if opened.echo_stamp >= 0.0:
+            neighbour.delay.status_echoed(now - opened.echo_stamp - opened.echo_hold_s, self._smoothing)
+        if opened.batch_echo_stamp >= 0.0:
+            trip = now - opened.batch_echo_stamp - opened.batch_echo_hold_s
+            neighbour.delay.batch_echoed(opened.batch_echo_stamp, trip, self._smoothing)
         return []
 
     def _on_source_report(self, report: SourceReport, now: float) -> None:
@@ -439,11 +429,7 @@ class WorkerCore:
         segments = [segment for segment in self._output.segments() if self._is_due(segment, now)]
         if not segments:
             return
-        ready = [
-            (name, neighbour)
-            for name, neighbour in self._neighbours.items()
-            if neighbour.ready(self.setup.model_id, self._settings, now)
-        ]
+        ready = [(name, neighbour) for name, neighbour in self._neighbours.items() if neighbour.ready(now)]
         for segment in segments:
             held = segment in self.setup.segments
             usable = [(name, neighbour) for name, neighbour in ready if segment in neighbour.kept]
@@ -593,12 +579,6 @@ class WorkerCore:
         return actions
 
     # ---- telling others --------------------------------------------------------------------------------
-
-    def _open(self, outbound: Outbound, now: float) -> list[WorkerAction]:
-        if now - outbound.opened_at < OPEN_INTERVAL_S:
-            return []
-        outbound.opened_at = now
-        return [SendTasks(outbound.receiver, outbound.sent, now, ())]
 
     def _report(self, now: float) -> list[WorkerAction]:
         interval = self._settings.status_interval_min_s if self._changed else self._settings.status_interval_max_s

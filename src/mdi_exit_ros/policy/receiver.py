@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker that this node may send tasks to: whether it is fit for them, and the stream to it."""
+
+from __future__ import annotations
+
+from mdi_exit_ros.policy.credits import Outbound
+from mdi_exit_ros.policy.events import StreamReport, WorkerReport
+from mdi_exit_ros.task import PeerId, State
+
+OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
+
+
+class Receiver:
+    """What the node `me` knows of one worker.
+
+    Args:
+        model_id: content hash of the model that tasks need.
+        liveness_timeout_s: age of the newest report beyond which the worker counts as dead.
+        stall_timeout_s: time in one batch beyond which it counts as stuck.
+    """
+
+    def __init__(self, me: PeerId, model_id: str, *, liveness_timeout_s: float, stall_timeout_s: float) -> None:
+        self.report: WorkerReport | None = None
+        self.outbound: Outbound | None = None
+        self._me = me
+        self._model_id = model_id
+        self._liveness_timeout_s = liveness_timeout_s
+        self._stall_timeout_s = stall_timeout_s
+        self._heard_at = float("-inf")
+
+    def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
+        """Takes in a report; returns what it says of this node's stream, None where that is not open.
+
+        A new life of the worker, or a stream that it does not know, voids the credit.
+        """
+        if self.outbound is None or self.outbound.receiver != report.worker:
+            self.outbound = Outbound(report.worker)
+        self.report = report
+        self._heard_at = now
+        mine = next((stream for stream in report.streams if stream.peer == self._me), None)
+        if mine is None or not mine.open:
+            self.outbound.void()
+            return None
+        if self.fits:
+            self.outbound.acknowledge(mine.received, mine.credit)
+        return mine
+
+    @property
+    def fits(self) -> bool:
+        """Whether the worker runs the model that tasks need."""
+        return self.report is not None and self.report.model_id == self._model_id
+
+    def ready(self, now: float) -> bool:
+        """Alive, not stuck, and of the same model; credit and segments are another matter."""
+        report = self.report
+        if report is None or not self.fits or report.state is not State.RUNNING:
+            return False
+        age = now - self._heard_at
+        if age > self._liveness_timeout_s:
+            return False
+        return report.busy_s <= 0.0 or report.busy_s + age <= self._stall_timeout_s
+
+    def opens(self, now: float) -> Outbound | None:
+        """The stream, when it is time to send the empty batch that opens it."""
+        outbound, report = self.outbound, self.report
+        if outbound is None or report is None or report.state is not State.RUNNING:
+            return None
+        if now - outbound.opened_at < OPEN_INTERVAL_S:
+            return None
+        outbound.opened_at = now
+        return outbound
