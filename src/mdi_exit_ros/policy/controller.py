@@ -50,7 +50,7 @@ class ControllerSetup:
     num_segments: int
     priority: int = 0
     curve: Curve = ()
-    liveness_timeout_s: float = 1.0
+    liveness_timeout_s: float = 1.5
 
 
 class WorkerRow(NamedTuple):

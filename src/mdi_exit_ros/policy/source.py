@@ -55,7 +55,7 @@ class SourceSettings:
     retry_burst: int = parameter(8, "retries allowed on top of the share", unit="frames", low=0, high=1000)
     status_interval_s: float = parameter(0.1, "time between two statuses", unit="s", low=0.01, high=10.0)
     liveness_timeout_s: float = parameter(
-        1.0, "age of a worker's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
+        1.5, "age of a worker's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
     )
     stall_timeout_s: float = parameter(
         10.0,

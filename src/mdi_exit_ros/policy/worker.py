@@ -66,7 +66,7 @@ class WorkerSettings:
         0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
     )
     liveness_timeout_s: float = parameter(
-        1.0, "age of a peer's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
+        1.5, "age of a peer's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
     )
     stall_timeout_s: float = parameter(
         10.0, "time in one batch beyond which a worker counts as stuck and gets no tasks", unit="s", low=0.5, high=600.0
