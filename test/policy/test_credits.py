@@ -7,7 +7,7 @@ import random
 
 from literals import CAM, W1, W2, W3
 
-from mdi_exit_ros.policy.credits import Arrival, CreditPool, Inbound, Outbound
+from mdi_exit_ros.policy.credits import HOARDING_S, Arrival, CreditPool, Inbound, Outbound
 from mdi_exit_ros.task import PeerId
 
 PATIENCE_S = 1.0
@@ -17,7 +17,7 @@ def opened_pool(size: int, *senders: PeerId) -> CreditPool:
     pool = CreditPool(size)
     for sender in senders:
         pool.open(sender, 0, 0.0)
-    pool.grant()
+    pool.grant(0.0)
     return pool
 
 
@@ -144,10 +144,10 @@ def test_arrived_frames_occupy_room_until_they_have_left() -> None:
     stream = pool.streams["w2"]
     stream.arrive(4, 4)
     stream.held = 4
-    pool.grant()
+    pool.grant(0.0)
     assert stream.outstanding == 0
     stream.held = 3
-    pool.grant()
+    pool.grant(0.0)
     assert stream.outstanding == 1
     assert stream.limit == 5
 
@@ -157,7 +157,7 @@ def test_every_stream_gets_a_frame_however_full_the_pool_is() -> None:
     pool.streams["w2"].arrive(4, 4)
     pool.streams["w2"].held = 4
     pool.open(W3, 0, 0.0)
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w3"].outstanding == 1
 
 
@@ -166,16 +166,16 @@ def test_reserved_share_is_given_however_full_the_pool_is() -> None:
     pool.streams["w2"].arrive(4, 4)
     pool.streams["w2"].held = 4
     pool.open(W3, 0, 0.0).reserved = 3
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w3"].outstanding == 3
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w3"].outstanding == 3
 
 
 def test_granted_credit_is_not_taken_back_when_another_sender_comes() -> None:
     pool = opened_pool(12, W2)
     pool.open(W3, 0, 0.0)
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w2"].limit == 12
     assert pool.streams["w3"].outstanding == 1
 
@@ -187,7 +187,7 @@ def test_new_incarnation_voids_the_old_credit() -> None:
     reborn = PeerId("w2", 22)
     fresh = pool.open(reborn, 0, 1.0)
     assert (fresh.sender, fresh.outstanding) == (reborn, 0)
-    pool.grant()
+    pool.grant(0.0)
     assert fresh.outstanding == 7  # the five of the old life still take up room
 
 
@@ -197,10 +197,10 @@ def test_room_of_a_closed_stream_returns_when_its_frames_have_left() -> None:
     old.arrive(6, 6)
     old.held = 6
     pool.close("w2")
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w3"].outstanding == 6
     old.held = 0
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams["w3"].outstanding == 12
 
 
@@ -216,7 +216,7 @@ def test_stream_opens_at_the_senders_count() -> None:
     pool = CreditPool(4)
     stream = pool.open(W2, 100, 0.0)
     assert stream.outstanding == 0
-    pool.grant()
+    pool.grant(0.0)
     assert stream.arrive(101, 1) is Arrival.NEXT
     assert stream.lost == 0
 
@@ -224,7 +224,7 @@ def test_stream_opens_at_the_senders_count() -> None:
 def test_closing_an_unknown_stream_changes_nothing() -> None:
     pool = CreditPool(4)
     pool.close("w9")
-    pool.grant()
+    pool.grant(0.0)
     assert pool.streams == {}
 
 
@@ -247,7 +247,7 @@ def test_neither_room_nor_credit_is_ever_exceeded() -> None:
             case 1 if stream.held:
                 stream.held -= 1
             case 2:
-                pool.grant()
+                pool.grant(0.0)
             case _:
                 sender.acknowledge(stream.received, stream.outstanding)
         assert sender.sent <= stream.limit
@@ -259,8 +259,29 @@ def test_closed_streams_leave_nothing_behind() -> None:
     for life in range(1000):
         stream = pool.open(PeerId("w2", life), 0, float(life))
         stream.held = 1
-        pool.grant()
+        pool.grant(0.0)
         stream.held = 0
-    pool.grant()
+    pool.grant(0.0)
     assert len(pool.streams) == 1
     assert pool._closed == []
+
+
+def test_a_stream_that_hoards_credit_beyond_its_share_is_closed_and_opens_again_with_its_share() -> None:
+    pool = CreditPool(64)
+    pool.open(PeerId("early", 1), 0, 0.0)
+    pool.grant(0.0)
+    late = pool.open(PeerId("late", 1), 0, 0.1)
+    pool.grant(0.1)
+    assert (pool.streams["early"].outstanding, late.outstanding) == (64, 1)
+    pool.grant(HOARDING_S, expected=2)
+    assert "early" not in pool.streams
+    early = pool.open(PeerId("early", 1), 0, HOARDING_S + 0.1)
+    pool.grant(HOARDING_S + 0.1, expected=2)
+    assert (early.outstanding, late.outstanding) == (32, 32)
+
+
+def test_a_share_is_kept_for_streams_that_are_expected() -> None:
+    pool = CreditPool(64)
+    first = pool.open(PeerId("first", 1), 0, 0.0)
+    pool.grant(0.0, expected=2)
+    assert first.outstanding == 32

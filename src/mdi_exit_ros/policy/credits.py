@@ -52,6 +52,9 @@ class Arrival(enum.Enum):
     DUPLICATE = enum.auto()
 
 
+HOARDING_S = 0.5  # silence of a stream after which credit beyond its share is taken back
+
+
 @dataclasses.dataclass
 class Inbound:
     """One sender's stream to this node.
@@ -61,6 +64,7 @@ class Inbound:
         held: frames of the stream that have not left this node.
         reserved: share that the stream has however full the pool is, so that tasks which only this node can run
             are never kept out by others.
+        stamp, stamp_at: the sender's stamp of the newest batch (negative before the first), and when it came.
     """
 
     sender: PeerId
@@ -119,7 +123,7 @@ class CreditPool:
         stream = self.streams.get(sender.name)
         if stream is None or stream.sender != sender:
             self.close(sender.name)
-            stream = self.streams[sender.name] = Inbound(sender, now, received=sent, limit=sent)
+            stream = self.streams[sender.name] = Inbound(sender, now, received=sent, limit=sent, stamp_at=now)
         stream.heard_at = now
         return stream
 
@@ -129,12 +133,24 @@ class CreditPool:
         if stream is not None:
             self._closed.append(stream)
 
-    def grant(self) -> None:
-        """Gives free room to streams below their share, the neediest first."""
+    def grant(self, now: float, expected: int = 1) -> None:
+        """Gives free room to streams below their share, the neediest first.
+
+        A stream that sends nothing while it holds more than its share, as one does that opened before the others,
+        is closed: its sender opens it again and gets its share.
+
+        Args:
+            now: local monotonic time (s).
+            expected: streams that will be open before long; each gets its share kept.
+        """
+        share = self.size // max(1, len(self.streams), expected)
+        for name, stream in list(self.streams.items()):
+            beyond = stream.held + stream.outstanding > max(share, stream.reserved)
+            if beyond and not stream.held and now - stream.stamp_at >= HOARDING_S:
+                self.close(name)
         self._closed = [stream for stream in self._closed if stream.held]
         used = sum(stream.held for stream in self._closed)
         used += sum(stream.held + stream.outstanding for stream in self.streams.values())
-        share = self.size // max(1, len(self.streams))
         for stream in sorted(self.streams.values(), key=lambda each: (each.outstanding, each.sender)):
             mine = stream.held + stream.outstanding
             more = max(min(share - mine, self.size - used), stream.reserved - mine)

@@ -589,10 +589,11 @@ class WorkerCore:
         for heard in (self._sources, self._workers):
             for name in [n for n, (_, _, heard_at) in heard.items() if now - heard_at > FORGET_PEER_S]:
                 del heard[name]
-        for pool in (self._from_sources, self._from_workers):
+        neighbours = sum(name in self._neighbours for name in self._workers)
+        for pool, expected in ((self._from_sources, len(self._sources)), (self._from_workers, neighbours)):
             for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
                 pool.close(name)
-            pool.grant()
+            pool.grant(now, expected)
         segments = tuple(sorted(self.setup.segments))
         return [
             PublishWorkerReport(
