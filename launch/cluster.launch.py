@@ -1,125 +1,142 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts one computer's part of a cluster, or all of it on this machine: the deployment plan as launch actions."""
+"""Starts the nodes that the deployment plan has for this computer.
+
+On each computer of a cluster: ros2 launch mdi_exit_ros cluster.launch.py computer:=<name>
+"""
 
 from __future__ import annotations
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.launch_description_entity import LaunchDescriptionEntity
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from typing import Any
 
 from launch import LaunchContext, LaunchDescription
-from mdi_exit_ros.errors import ConfigurationError, MdiExitError
-from mdi_exit_ros.model.card import load_card
-from mdi_exit_ros.plan import PlanOptions, make_plan
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+from mdi_exit_ros.model.card import load_card, shipped_models
+from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan
+from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, known_topologies, load_topology
 
 RESPAWN_DELAY_S = 2.0
-BOOLEANS = ("true", "false")
-
-ARGUMENTS = (
-    DeclareLaunchArgument("namespace", default_value="", description="Namespace below which the robots' nodes lie."),
-    DeclareLaunchArgument("params_file", default_value="", description="ROS parameter file, read before the plan's."),
-    DeclareLaunchArgument(
-        "autostart", default_value="true", choices=BOOLEANS, description="Nodes configure and activate by themselves."
-    ),
-    DeclareLaunchArgument(
-        "use_respawn", default_value="false", choices=BOOLEANS, description="Start nodes again when they end."
-    ),
-    DeclareLaunchArgument(
-        "log_level",
-        default_value="info",
-        choices=("debug", "info", "warn", "error", "fatal"),
-        description="Least severe messages that nodes print.",
-    ),
-    DeclareLaunchArgument("computer", default_value=ALL, description=f"Computer whose nodes to start, or {ALL}."),
-    DeclareLaunchArgument(
-        "topology",
-        default_value="three_mesh",
-        description=f"Topology file, or one of {', '.join(known_topologies())}.",
-    ),
-    DeclareLaunchArgument(
-        "strategy",
-        default_value=Strategy.MDI_EXIT.value,
-        choices=[strategy.value for strategy in Strategy],
-        description="How frames are spread over workers.",
-    ),
-    DeclareLaunchArgument(
-        "mode",
-        default_value="manual",
-        choices=[mode.name.lower() for mode in Mode],
-        description="Who moves the applied policy: nobody, the admission interval, or the thresholds.",
-    ),
-    DeclareLaunchArgument("model", default_value="mobilenetv2", description="Shipped model, or folder of one."),
-    DeclareLaunchArgument(
-        "backend",
-        default_value="auto",
-        choices=("auto", "onnxruntime", "openvino", "torch"),
-        description="What computes; auto: the fastest that is installed.",
-    ),
-    DeclareLaunchArgument(
-        "input",
-        default_value="topic",
-        description="Frames: topic, sample (shipped images), device:N, or a folder, .zip archive or video file.",
-    ),
-    DeclareLaunchArgument(
-        "image_topic", default_value="image", description="sensor_msgs/Image topic that the source subscribes."
-    ),
-)
+BOOLEANS = ["true", "false"]
 
 
-def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The nodes of the chosen computer."""
-
-    def chosen(name: str) -> str:
-        return str(LaunchConfiguration(name).perform(context))
-
-    card = load_card(chosen("model"))
-    options = PlanOptions(
-        strategy=chosen("strategy"),
-        model=chosen("model"),
-        namespace=chosen("namespace"),
-        worker={"backend": chosen("backend")},
-        source={"input": chosen("input")},
-        controller={"mode": chosen("mode")},
-    )
-    plan = make_plan(load_topology(chosen("topology")), options, card.num_segments, card.segment_macs)
-    nodes = plan.on(chosen("computer"))
-    if not nodes:
-        raise ConfigurationError(f"computer {chosen('computer')!r} has no node with strategy {plan.strategy}")
-    params_file = [chosen("params_file")] if chosen("params_file") else []
-    respawn = chosen("use_respawn") == "true"
+def arguments() -> list[DeclareLaunchArgument]:
+    """Every launch argument, with Nav2's names where Nav2 has the same."""
     return [
-        Node(
-            package="mdi_exit_ros",
-            executable=node.executable,
-            name=node.name,
-            namespace=node.namespace,
-            parameters=[*params_file, {**node.parameters, "autostart": chosen("autostart") == "true"}],
-            remappings=[("image", chosen("image_topic"))] if node.executable == "camera_source" else [],
-            ros_arguments=["--log-level", chosen("log_level")],
-            respawn=respawn,
-            respawn_delay=RESPAWN_DELAY_S,
-            output="screen",
-        )
-        for node in nodes
+        DeclareLaunchArgument(
+            "namespace", default_value="", description="Namespace of this robot's topics and sources"
+        ),
+        DeclareLaunchArgument(
+            "params_file",
+            default_value=str(share_directory() / "config" / "nodes.yaml"),
+            description="Parameters of the nodes; what the plan decides (segments, neighbours, entries) wins",
+        ),
+        DeclareLaunchArgument(
+            "autostart", default_value="true", choices=BOOLEANS, description="Configure and activate the nodes at once"
+        ),
+        DeclareLaunchArgument(
+            "use_respawn",
+            default_value="false",
+            choices=BOOLEANS,
+            description=f"Start a node that ended again after {RESPAWN_DELAY_S:g} s; not a source with a finite input",
+        ),
+        DeclareLaunchArgument(
+            "log_level",
+            default_value="info",
+            choices=["debug", "info", "warn", "error", "fatal"],
+            description="Log level of the nodes",
+        ),
+        DeclareLaunchArgument(
+            "computer",
+            default_value=ALL,
+            description=f"Computer whose part to start, as the topology names it, or {ALL}",
+        ),
+        DeclareLaunchArgument(
+            "topology",
+            default_value="three_mesh",
+            description=f"One of {', '.join(known_topologies())}, or a YAML file",
+        ),
+        DeclareLaunchArgument(
+            "strategy",
+            default_value=Strategy.MDI_EXIT.value,
+            choices=[strategy.value for strategy in Strategy],
+            description="How frames are spread over workers",
+        ),
+        DeclareLaunchArgument("image_topic", default_value="image", description="Topic that sources take images from"),
+        DeclareLaunchArgument(
+            "input",
+            default_value="",
+            description="topic, sample, device:N, or a folder, .zip archive or video file; empty: as topology and "
+            "params_file say",
+        ),
+        DeclareLaunchArgument(
+            "model", default_value="mobilenetv2", description=f"Model folder, or one of {', '.join(shipped_models())}"
+        ),
+        DeclareLaunchArgument(
+            "backend",
+            default_value="",
+            choices=["", "auto", "onnxruntime", "openvino", "torch"],
+            description="What computes; empty: as topology and params_file say",
+        ),
+        DeclareLaunchArgument(
+            "mode",
+            default_value="",
+            choices=["", *(mode.name.lower() for mode in Mode)],
+            description="What the controller adapts; empty: as topology and params_file say",
+        ),
     ]
 
 
-def start_nodes_or_say_why_not(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """The nodes, or one line about the user's mistake and nothing started."""
-    try:
-        return start_nodes(context)
-    except MdiExitError as error:
-        raise SystemExit(f"error: {error}") from None
+def planned_nodes(context: LaunchContext) -> list[Any]:
+    """The actions that start this computer's part of the plan."""
+    value = {name: LaunchConfiguration(name).perform(context) for name in (each.name for each in arguments())}
+    common = {"autostart": value["autostart"] == "true"}
+    card = load_card(value["model"])
+    options = PlanOptions(
+        strategy=value["strategy"],
+        model=value["model"],
+        namespace=value["namespace"],
+        worker={**common, **_given(value, "backend")},
+        source={**common, **_given(value, "input")},
+        controller={**common, **_given(value, "mode")},
+    )
+    costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
+    plan = make_plan(load_topology(value["topology"]), options, card.num_segments, costs)
+    nodes = plan.on(value["computer"])
+    if not nodes:
+        return [LogInfo(msg=f"{value['computer']} has no node in {plan.topology} with strategy {plan.strategy}")]
+    return [_action(node, value) for node in nodes]
+
+
+def _given(value: dict[str, str], *names: str) -> dict[str, str]:
+    return {name: value[name] for name in names if value[name]}
+
+
+def _action(node: PlannedNode, value: dict[str, str]) -> Node:
+    is_source = node.executable == "camera_source"
+    finite = is_source and not str(node.parameters.get("input", "topic")).startswith(("topic", "device:"))
+    typed = {
+        name: ParameterValue(given, value_type=str) if isinstance(given, str) else given
+        for name, given in node.parameters.items()
+    }
+    return Node(
+        package="mdi_exit_ros",
+        executable=node.executable,
+        name=node.name,
+        namespace=node.namespace,
+        parameters=[value["params_file"], typed],
+        remappings=[("image", value["image_topic"])] if is_source else [],
+        arguments=["--ros-args", "--log-level", value["log_level"]],
+        respawn=value["use_respawn"] == "true" and not finite,
+        respawn_delay=RESPAWN_DELAY_S,
+        output="screen",
+    )
 
 
 def generate_launch_description() -> LaunchDescription:
-    """What `ros2 launch mdi_exit_ros cluster.launch.py` runs."""
-    return LaunchDescription(
-        [
-            *ARGUMENTS,
-            OpaqueFunction(function=start_nodes_or_say_why_not),
-        ]
-    )
+    """What `ros2 launch` reads."""
+    return LaunchDescription([*arguments(), OpaqueFunction(function=planned_nodes)])
