@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdi-exit run` for real: node processes on DDS, one killed in the middle, and parts on hosts of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.graph
+
+RUN = [sys.executable, "-m", "mdi_exit_ros.cli.main", "run"]
+# Section 10 of the design: what every summary has.
+FIELDS = {
+    *("offered", "refused", "ok", "failed", "unaccounted", "accuracy", "throughput_fps", "latency_ms", "exits"),
+    *("bytes_per_frame", "strategy", "topology", "workers", "backend", "precision", "batch_mean", "model_id"),
+    *("input_hash", "machine", "duration_s"),
+}
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float) -> str:
+    """What the process printed until it ended."""
+    try:
+        output, _ = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+        pytest.fail(f"no end within {timeout_s} s:\n{output}")
+    return output
+
+
+def start(*options: str, command: list[str] | None = None, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*(command or []), *RUN, *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **environment},
+    )
+
+
+def node_process(runner: subprocess.Popen[str], name: str, timeout_s: float = 30.0) -> psutil.Process:
+    """The process of the named node, once it is there."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        for child in psutil.Process(runner.pid).children(recursive=True):
+            try:
+                if f"__node:={name}" in child.cmdline():
+                    return child
+            except psutil.Error:
+                continue
+        time.sleep(0.1)
+    raise AssertionError(f"{name} was not started")
+
+
+def test_three_workers_share_the_work_and_every_frame_is_accounted_for(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    process = start("--topology", "three_mesh", "--frames", "1000", "--json", str(path))
+    output = finish(process, 90)
+    assert process.returncode == 0, output
+    summary = json.loads(path.read_text())
+    assert set(summary) >= FIELDS
+    assert (summary["offered"], summary["unaccounted"]) == (1000, 0)
+    assert summary["ok"] >= 990
+    assert summary["accuracy"] > 0.8
+    assert all(worker["served"] > 0 for worker in summary["workers"].values()), summary["workers"]
+    assert len(summary["workers"]) == 3
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("victim", ["worker1", "worker4"])
+def test_a_worker_killed_in_the_middle_costs_no_frame_its_end(tmp_path: Path, victim: str) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "five_mesh", "--rate", "150", "--frames", "1500", "--json", str(path)]
+    process = start(*options)
+    node_process(process, "camera")
+    time.sleep(4.0)
+    node_process(process, victim).kill()
+    output = finish(process, 90)
+    assert process.returncode == 0, output
+    summary: dict[str, Any] = json.loads(path.read_text())
+    assert summary["unaccounted"] == 0
+    assert summary["ok"] >= 0.99 * 1500, summary
+
+
+HOSTS = {"robot": "10.213.7.1", "nano2": "10.213.7.2"}
+
+
+def ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def two_hosts() -> Iterator[dict[str, list[str]]]:
+    """Two network namespaces joined by a cable: host name -> words that run a command there."""
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("network namespaces need root and iproute2")
+    names = {host: f"mdi_exit_{host}_{os.getpid() % 10000}" for host in HOSTS}
+    cable = {host: f"v{host[:5]}{os.getpid() % 10000}" for host in HOSTS}
+    try:
+        try:
+            for name in names.values():
+                ip("netns", "add", name)
+            ip("link", "add", cable["robot"], "type", "veth", "peer", "name", cable["nano2"])
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"network namespaces are not permitted here: {error.stderr.decode().strip()}")
+        for host, address in HOSTS.items():
+            ip("link", "set", cable[host], "netns", names[host])
+            ip("-n", names[host], "addr", "add", f"{address}/24", "dev", cable[host])
+            ip("-n", names[host], "link", "set", cable[host], "up")
+            ip("-n", names[host], "link", "set", "lo", "up")
+            ip("-n", names[host], "route", "add", "224.0.0.0/4", "dev", cable[host])
+        yield {host: ["ip", "netns", "exec", name] for host, name in names.items()}
+    finally:
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+def test_parts_started_on_two_hosts_find_each_other(tmp_path: Path, two_hosts: dict[str, list[str]]) -> None:
+    path = tmp_path / "summary.json"
+    common = ["--topology", "two_nodes", "--strategy", "mdi"]
+    network = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+    nano = start(*common, "--computer", "nano2", command=two_hosts["nano2"], **network)
+    robot = start(
+        *(*common, "--computer", "robot", "--frames", "200", "--json", str(path)),
+        command=two_hosts["robot"],
+        **network,
+    )
+    try:
+        output = finish(robot, 90)
+    finally:
+        nano.send_signal(signal.SIGINT)
+        nano_output = finish(nano, 30)
+    assert robot.returncode == 0, output + nano_output
+    summary = json.loads(path.read_text())
+    assert (summary["ok"], summary["unaccounted"]) == (200, 0)
+    assert summary["workers"]["worker2"]["answered"] == 200
+    assert "Traceback" not in output + nano_output
