@@ -92,7 +92,7 @@ def test_thresholds_of_the_model_are_moved_to_slider_positions():
     ("config", "overrides", "message"),
     [
         (WorkerSettings, {"batch_max": 0}, "batch_max: expected int such as 16 in 1..256"),
-        (WorkerSettings, {"liveness_timeout_s": 1}, "liveness_timeout_s: expected float such as 1.0"),
+        (WorkerSettings, {"liveness_timeout_s": 1}, "liveness_timeout_s: expected float such as 1.5"),
         (SegmentWorkerConfig, {"strategy": "fastest"}, "strategy: expected one of local, ddi, mdi, mdi_exit"),
         (SegmentWorkerConfig, {"segments": ["1"]}, "segments: expected integer array"),
         (CameraSourceConfig, {"drop": True}, "drop: expected str"),
