@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from rich.table import Table
 
 from mdi_exit_ros.benchmark.bare import Work, archive_files, bare_fps, best_layout, spread
 from mdi_exit_ros.benchmark.graph import graph_summary
+from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
@@ -59,7 +59,7 @@ def _pairs(values: tuple[str, ...]) -> list[tuple[str, Strategy]]:
 @click.option("--frames", default=6000, show_default=True, type=click.IntRange(min=1), help="Frames per graph run.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Turns of bare and graph.")
 @click.option("--bare-seconds", default=3.0, show_default=True, type=float, help="Length of one bare measurement (s).")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write results here.")
+@json_option("Write results here.")
 def bench(
     graphs: tuple[str, ...],
     model: str,
@@ -139,7 +139,6 @@ def bench(
         )
     _show(results, console=Console())
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "method": METHOD,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -147,7 +146,7 @@ def bench(
             "machine": machine(),
             "results": results,
         }
-        json_path.write_text(json.dumps(document, indent=2) + "\n")
+        write_json(document, json_path)
         console.print(f"results: {json_path}")
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import sys
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.errors import MdiExitError
 
 SUPPORTED_PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -194,9 +194,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
 
 
 @click.command(short_help="Say what is installed, what works and what to do about the rest.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Also write the result here."
-)
+@json_option("Also write the result here.")
 @click.pass_context
 def doctor(context: click.Context, json_path: Path | None) -> None:
     """Say what is installed, what works and what to do about the rest.
@@ -218,6 +216,5 @@ def doctor(context: click.Context, json_path: Path | None) -> None:
     healthy = all(check.ok for check in checks if check.essential)
     if json_path:
         rows = [asdict(check) | {"status": check.status} for check in checks]
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps({"ok": healthy, "checks": rows}, indent=2) + "\n")
+        write_json({"ok": healthy, "checks": rows}, json_path)
     context.exit(0 if healthy else 1)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mdi_exit_ros.cli.output import json_option, write_json
+
 
 @click.command(short_help="Measure a model's accuracy and cost on labelled images.")
 @click.option("--model", "model_name", default="mobilenetv2", show_default=True, help="Shipped model or its folder.")
@@ -24,9 +26,7 @@ import click
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 with openvino.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
-@click.option(
-    "--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Also write the figures here."
-)
+@json_option("Also write the figures here.")
 def evaluate(
     model_name: str,
     data: str | None,
@@ -39,8 +39,6 @@ def evaluate(
     json_path: Path | None,
 ) -> None:
     """Measure a model's accuracy and cost on labelled images."""
-    import json
-
     from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
@@ -99,5 +97,4 @@ def evaluate(
         soft_wrap=True,
     )
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(report, indent=2) + "\n")
+        write_json(report, json_path)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import click
 import yaml
 from rich.console import Console
 
+from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
@@ -93,7 +93,7 @@ class _Rate(click.ParamType[float]):
 @click.option(
     "--threads", type=click.IntRange(1, 256), default=None, help="Processor threads of a worker.  [default: 1]"
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), help="Write the summary here.")
+@json_option("Write the summary here.")
 @click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")
 @click.option(
     "--params-file",
@@ -200,8 +200,7 @@ def run(
         summary = _completed(outcome.summary, plan, resolved, precision or "fp32")
         Console().print(as_tables(summary))
         if json_path is not None:
-            json_path.parent.mkdir(parents=True, exist_ok=True)
-            json_path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+            write_json(summary, json_path)
     if outcome.failure:
         click.echo(f"error: {outcome.failure}", err=True)
         return outcome.status

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The option --json of every verb: found unwritable before the work is done, not after."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The path, its folder made.
+
+    Raises:
+        click.BadParameter: nothing can be written there.
+    """
+    if path is None:
+        return None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{path.parent} cannot be made: {error.strerror}"
+        raise click.BadParameter(f"expected a file that can be written; {reason}") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise click.BadParameter(f"expected a file that can be written, got {path}")
+    return path
+
+
+def json_option(text: str) -> Callable[[Command], Command]:
+    """The option `--json FILE`, passed as `json_path`."""
+    kind = click.Path(path_type=Path, dir_okay=False)
+    return click.option("--json", "json_path", type=kind, callback=_writable, help=text)
+
+
+def write_json(document: Any, path: Path) -> None:
+    """Writes a document for people and programs to read."""
+    path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
