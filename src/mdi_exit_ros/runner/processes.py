@@ -156,7 +156,7 @@ class ProcessGroup:
         lines = [line for line in _lines(self.log(name)) if line.strip()]
         errors = [line for line in lines if line.startswith("error:") or "[ERROR]" in line or "[FATAL]" in line]
         line = (errors or lines or ["it said nothing"])[-1]
-        return line.removeprefix("error:").strip()
+        return line.split("error: ", 1)[-1].strip()  # without the log's own prefix
 
     @property
     def _supervisor(self) -> Any:
