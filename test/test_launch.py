@@ -4,11 +4,20 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from mdi_exit_ros.plan import PlanOptions, make_plan
+from mdi_exit_ros.topology import load_topology
 
 pytestmark = pytest.mark.launch
 launch = pytest.importorskip("launch", reason="ROS 2's launch is not installed")
@@ -49,6 +58,15 @@ def test_all_nodes_of_the_plan_are_started(module: ModuleType) -> None:
     assert executables == ["camera_source", "controller", *["segment_worker"] * 3]
 
 
+@pytest.mark.parametrize("strategy", ["ddi", "mdi", "mdi_exit"])
+def test_actions_are_the_nodes_of_the_plan(module: ModuleType, strategy: str) -> None:
+    plan = make_plan(load_topology("five_mesh"), PlanOptions(strategy=strategy), 5)
+    actions = started(module, topology="five_mesh", strategy=strategy)
+    for action, node in zip(actions, plan.nodes, strict=True):
+        action._perform_substitutions(launch.LaunchContext())
+        assert (action.node_name, action.node_executable) == (node.full_name, node.executable)
+
+
 def test_a_computer_starts_its_own_part(module: ModuleType) -> None:
     (node,) = started(module, computer="nano2")
     assert node.node_executable == "segment_worker"
@@ -62,3 +80,59 @@ def test_local_strategy_starts_the_home_worker_alone(module: ModuleType) -> None
 def test_an_unknown_computer_is_one_clear_error(module: ModuleType) -> None:
     with pytest.raises(Exception, match="expected all or one of robot"):
         started(module, computer="nano9")
+
+
+BRING_UP = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+path, *pairs = sys.argv[1:]
+chosen = [tuple(pair.split(":=")) for pair in pairs]
+service = LaunchService()
+source = PythonLaunchDescriptionSource(path)
+service.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(source, launch_arguments=chosen)])
+)
+sys.exit(service.run())
+"""
+
+
+@pytest.fixture
+def installed(tmp_path: Path) -> dict[str, str]:
+    """An environment in which the package's programs lie where an installed package has them."""
+    index = tmp_path / "share" / "ament_index" / "resource_index" / "packages"
+    programs = tmp_path / "lib" / "mdi_exit_ros"
+    for folder in (index, programs):
+        folder.mkdir(parents=True)
+    (index / "mdi_exit_ros").touch()
+    for name in ("camera_source", "segment_worker", "controller"):
+        program = programs / name
+        program.write_text(f"#!{sys.executable}\nfrom mdi_exit_ros.nodes.entry import {name}\n{name}()\n")
+        program.chmod(0o755)
+    prefixes = [str(tmp_path), os.environ.get("AMENT_PREFIX_PATH", sys.prefix)]
+    return {**os.environ, "AMENT_PREFIX_PATH": os.pathsep.join(prefixes), "ROS_LOG_DIR": str(tmp_path / "log")}
+
+
+@pytest.mark.graph
+def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str]) -> None:
+    command = [sys.executable, "-c", BRING_UP, str(LAUNCH_FILE), "topology:=two_nodes", "input:=sample"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=installed, start_new_session=True
+    )
+    assert process.stdout is not None
+    watchdog = threading.Timer(60.0, process.kill)
+    watchdog.start()
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "[camera_source" in line and "process has finished cleanly" in line:
+            time.sleep(1.0)  # launch takes a moment to note what it has printed
+            os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+    watchdog.cancel()
+    process.stdout.close()
+    output = "".join(lines)
+    assert process.wait() in (0, 1), output  # 1: launch's word for an interruption
+    assert "finished: 1200 frames offered, 1200 answered" in output
+    assert output.count("process has finished cleanly") == 4
+    assert "Traceback" not in output

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -91,6 +92,60 @@ def test_a_worker_killed_in_the_middle_costs_no_frame_its_end(tmp_path: Path, vi
     summary: dict[str, Any] = json.loads(path.read_text())
     assert summary["unaccounted"] == 0
     assert summary["ok"] >= 0.99 * 1500, summary
+
+
+def left_behind(log_folder: Path) -> list[int]:
+    """Processes of a run that still live; its nodes name the folder of their logs in their environment."""
+    needle = f"ROS_LOG_DIR={log_folder / 'ros'}".encode()
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if needle in Path(f"/proc/{process.pid}/environ").read_bytes() and process.status() != "zombie":
+                found.append(process.pid)
+        except (OSError, psutil.Error):
+            continue
+    return found
+
+
+def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    process = start("--topology", "two_nodes", "--param", "worker2:batch_max=9999", "--log-dir", str(tmp_path))
+    output = finish(process, 40)
+    assert process.returncode == 2
+    assert "error: worker2: parameter batch_max: expected int such as 16 in 1..256" in output.replace("\n", " ")
+    assert "Traceback" not in output
+    assert left_behind(tmp_path) == []
+
+
+def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
+    process = start(*options, "--json", str(path))
+    assert process.stdout is not None
+    before = []
+    for line in process.stdout:
+        before.append(line)
+        if re.match(r"[1-9]\d*/1200 frames", line):
+            break
+    process.send_signal(signal.SIGINT)
+    output = "".join(before) + finish(process, 30)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    summary = json.loads(path.read_text())
+    assert 0 < summary["ok"] < 1200
+    assert summary["unaccounted"] == 0
+    assert left_behind(tmp_path) == []
+
+
+def test_nothing_outlives_a_runner_that_was_killed(tmp_path: Path) -> None:
+    process = start("--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path))
+    node_process(process, "camera")
+    assert len(left_behind(tmp_path)) >= 4  # supervisord, worker, controller, source
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 15.0
+    while left_behind(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert left_behind(tmp_path) == []
 
 
 HOSTS = {"robot": "10.213.7.1", "nano2": "10.213.7.2"}
