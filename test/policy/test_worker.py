@@ -482,6 +482,35 @@ def test_output_queue_is_run_when_the_input_queue_is_empty() -> None:
     assert queues(core, 2.0) == (1, 1)
 
 
+def test_segment_that_has_waited_longest_is_run_whichever_queue_it_waits_in() -> None:
+    core = ready_worker(W2, batch_max=1)
+    camera = Camera(core)
+    camera.send(2, 1.0)  # frame 0 runs, frame 1 waits in O
+    core.handle(batch(W2, 1, (task(50, 3),)), 1.5)  # into I: a neighbour moved it here
+    first = decisions(core.handle(ServiceDone((1.0,), 0.1), 2.0))
+    second = decisions(core.handle(ServiceDone((1.0,), 0.1), 2.1))
+    assert (first[-1], second[-1]) == (RunBatch(1, (task(1),)), RunBatch(3, (task(50, 3),)))
+
+
+def test_input_queue_goes_first_of_tasks_that_came_together() -> None:
+    core, camera = busy_worker(service_s=0.1)
+    core.handle(policy(output_threshold=0), 1.0)
+    camera.send(2, 1.2)  # frame 2 into O, frame 3 into I
+    assert decisions(core.handle(ServiceDone((1.0,), 0.1), 1.3))[-1] == RunBatch(1, (task(3),))
+
+
+def test_expired_tasks_make_room_in_a_batch() -> None:
+    core = ready_worker(batch_max=2)
+    camera = Camera(core)
+    camera.send(1, 1.0)
+    late = task(1, expires_at=1.5)
+    core.handle(batch(CAM, 4, (late, task(2), task(3))), 1.1)
+    actions = decisions(core.handle(ServiceDone((1.0,), 0.1), 1.6))
+    assert of(RunBatch, actions) == [RunBatch(1, (task(2), task(3)))]
+    (back,) = of(SendAnswers, actions)
+    assert Answer(late.frame, 1, Status.FAILED, Reason.EXPIRED, 0) in back.answers
+
+
 def test_batch_is_filled_up_from_the_output_queue() -> None:
     core, camera = busy_worker(service_s=0.1, batch_max=4)
     core.handle(policy(output_threshold=1), 1.0)
