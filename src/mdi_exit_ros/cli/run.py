@@ -22,7 +22,6 @@ from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, load_topology
 
-FINITE_MODE = Mode.MANUAL  # of the controller, for inputs that wait: credit alone paces admission
 SAMPLE = "sample"
 SHIPPED_SAMPLE = Path("data", "cifar10_sample.zip")
 
@@ -74,7 +73,12 @@ class _Rate(click.ParamType[float]):
     "--drop/--no-drop", default=None, help="Refuse old frames instead of waiting.  [default: live inputs only]"
 )
 @click.option("--computer", default=ALL, show_default=True, metavar="NAME", help="Start this computer's part only.")
-@click.option("--mode", type=click.Choice([mode.name.lower() for mode in Mode]), default=None, help="What adapts.")
+@click.option(
+    "--mode",
+    type=click.Choice([mode.name.lower() for mode in Mode]),
+    default=None,
+    help="What adapts.  [default: manual]",
+)
 @click.option(
     "--threshold",
     "thresholds",
@@ -148,7 +152,6 @@ def run(
     live = any(each == "topic" or each.startswith("device:") for each in inputs)
     if live and rate:
         raise ConfigurationError("--rate: a live camera has its own; expected max, or a finite --input")
-    chosen_mode = mode or declared.controller_parameters.get("mode") or (None if live else FINITE_MODE.name.lower())
     options = PlanOptions(
         strategy=strategy,
         model=model,
@@ -164,7 +167,7 @@ def run(
             drop={True: "oldest", False: "never", None: None}[drop],
         ),
         controller=_given(
-            mode=chosen_mode, target_accuracy=target_accuracy, **_threshold_parameters(thresholds, card.num_segments)
+            mode=mode, target_accuracy=target_accuracy, **_threshold_parameters(thresholds, card.num_segments)
         ),
     )
     costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
