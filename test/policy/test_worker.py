@@ -250,6 +250,11 @@ def test_unusable_batch_is_refused_with_the_shells_reason_and_counts_as_received
     assert (mine.peer, mine.received, mine.credit) == (CAM, 2, 64)
 
 
+def test_unusable_batch_for_another_life_is_dropped_unanswered() -> None:
+    event = TasksRejected(CAM, 99, 2, 0.0, tasks(2), Reason.BAD_INPUT)
+    assert decisions(ready_worker().handle(event, 1.0)) == [Forget(tasks(2))]
+
+
 def test_batch_that_comes_twice_is_run_once() -> None:
     core = ready_worker()
     core.handle(batch(CAM, 1, tasks(1)), 1.0)
@@ -941,6 +946,58 @@ def test_replayed_events_give_the_same_actions() -> None:
     again = WorkerCore(core.setup, rng)
     assert [action for event, now in log for action in again.handle(event, now)] == actions
     assert len(of(RunBatch, actions)) > 10
+
+
+def test_books_agree_whatever_happens() -> None:
+    """Thousands of events in no sensible order: nothing raises, and room, queues and held tasks stay in step."""
+    for seed in range(12):
+        rng = random.Random(seed)
+        segments = (1, 2, 3, 4, 5) if seed % 2 else (1, 3)
+        core = ready_worker(W2, neighbours=("w2", "w3"), segments=segments, rng=rng, queue_capacity=16, batch_max=4)
+        now, sent = 0.1, {CAM: 0, W2: 0}
+        expected: list[Task] = []
+        for _ in range(600):
+            now += rng.choice((0.0, 0.001, 0.02, 0.3))
+            sender = rng.choice((CAM, W2))
+            match rng.randrange(9):
+                case 0 | 1 | 2:
+                    sent[sender] += rng.choice((0, 1, 1, 1, 3))
+                    items = [
+                        task(number, rng.randint(1, 5), rng.randint(1, 3), expires_at=now + rng.random())
+                        for number in rng.sample(range(30), rng.randint(0, 3))
+                    ]
+                    event: Any = batch(sender, sent[sender], items)
+                case 3 | 4 if expected:
+                    event = ServiceDone(tuple(rng.random() for _ in expected), 0.01)
+                    expected = []
+                case 5 if expected:
+                    event = ServiceFailed()
+                    expected = []
+                case 6:
+                    life = PeerId("w2", rng.choice((2, 2, 2, 22)))
+                    credit = rng.randrange(4)
+                    event = worker_report(life, stream(received=rng.randrange(9), credit=credit, sent=sent[W2]))
+                case 7:
+                    event = source_report(CAM, stream(W1, sent=sent[CAM]))
+                case _:
+                    event = Tick()
+            for action in core.handle(event, now):
+                if isinstance(action, RunBatch):
+                    assert not expected, "one batch at a time"
+                    expected = list(action.tasks)
+            pools = (core._from_sources, core._from_workers)
+            streams = [each for pool in pools for each in (*pool.streams.values(), *pool._closed)]
+            queued = [*core._input, *core._output]
+            held = {held for held, _ in core._held.values()}
+            assert sum(each.held for each in streams) == core.held
+            assert held == set(queued) | (set(expected) & held)
+            assert len(queued) == len(set(queued)) == len(core._input) + len(core._output)
+            deadline = core.next_deadline()
+            assert deadline is not None and deadline > now
+        core.handle(Shutdown(), now)
+        if expected:
+            core.handle(ServiceFailed(), now)
+        assert core.held == 0
 
 
 def test_worker_keeps_nothing_of_frames_that_have_left() -> None:

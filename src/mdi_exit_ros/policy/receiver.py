@@ -22,6 +22,7 @@ class Receiver:
     def __init__(self, me: PeerId, model_id: str, *, liveness_timeout_s: float, stall_timeout_s: float) -> None:
         self.report: WorkerReport | None = None
         self.outbound: Outbound | None = None
+        self.fits = False  # runs the model that tasks need
         self._me = me
         self._model_id = model_id
         self._liveness_timeout_s = liveness_timeout_s
@@ -37,6 +38,7 @@ class Receiver:
             self.outbound = Outbound(report.worker)
         self.report = report
         self._heard_at = now
+        self.fits = report.model_id == self._model_id
         mine = next((stream for stream in report.streams if stream.peer == self._me), None)
         if mine is None or not mine.open:
             self.outbound.void()
@@ -44,11 +46,6 @@ class Receiver:
         if self.fits:
             self.outbound.acknowledge(mine.received, mine.credit)
         return mine
-
-    @property
-    def fits(self) -> bool:
-        """Whether the worker runs the model that tasks need."""
-        return self.report is not None and self.report.model_id == self._model_id
 
     def ready(self, now: float) -> bool:
         """Alive, not stuck, and of the same model; credit and segments are another matter."""

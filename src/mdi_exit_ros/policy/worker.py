@@ -232,9 +232,7 @@ class WorkerCore:
         self._changed = True
         stream = pool.streams.get(sender.name)
         if event.receiver_incarnation != self.setup.me.incarnation:
-            # Meant for another life: a namesake may be working on it, so an answer from here could be wrong.
-            self._counts["refused"] += len(event.tasks)
-            self._gone.extend(task for task in event.tasks if not self._holds(task))
+            self._ignore(event.tasks)
         elif event.model_id != self.setup.model_id:
             self._refuse(event.tasks, Reason.MODEL_MISMATCH)
         elif self._state is not State.RUNNING:
@@ -263,6 +261,9 @@ class WorkerCore:
 
     def _on_rejected(self, event: TasksRejected, now: float) -> None:
         self._changed = True
+        if event.receiver_incarnation != self.setup.me.incarnation:
+            self._ignore(event.tasks)
+            return
         stream = self._from_sources.streams.get(event.sender.name) or self._from_workers.streams.get(event.sender.name)
         if stream is not None and stream.sender == event.sender:
             stream.arrive(event.sent_total, len(event.tasks))
@@ -551,6 +552,13 @@ class WorkerCore:
             self._answers.setdefault(task.frame.source, []).append(
                 Answer(task.frame, task.attempt, Status.REFUSED, reason)
             )
+            if not self._holds(task):
+                self._gone.append(task)
+
+    def _ignore(self, tasks: Iterable[Task]) -> None:
+        """Drops tasks meant for another life: a namesake may be working on them, so no answer goes out from here."""
+        for task in tasks:
+            self._counts["refused"] += 1
             if not self._holds(task):
                 self._gone.append(task)
 
