@@ -285,3 +285,25 @@ def test_a_share_is_kept_for_streams_that_are_expected() -> None:
     first = pool.open(PeerId("first", 1), 0, 0.0)
     pool.grant(0.0, expected=2)
     assert first.outstanding == 32
+
+
+def test_stream_whose_frames_are_still_here_does_not_hoard() -> None:
+    pool = CreditPool(64)
+    early = pool.open(PeerId("early", 1), 0, 0.0)
+    pool.grant(0.0)
+    early.arrive(1, 1)
+    early.held = 1
+    pool.open(PeerId("late", 1), 0, 0.1)
+    pool.grant(HOARDING_S + 1.0)
+    assert pool.streams["early"] is early
+
+
+def test_room_is_given_once_when_a_closed_stream_still_takes_some() -> None:
+    pool = opened_pool(12, PeerId("old", 1))
+    pool.streams["old"].arrive(6, 6)
+    pool.streams["old"].held = 6
+    pool.close("old")
+    pool.open(W2, 0, 0.0)
+    pool.open(W3, 0, 0.0)
+    pool.grant(0.0)
+    assert [pool.streams[name].outstanding for name in ("w2", "w3")] == [6, 1]  # all room, and the reserved frame

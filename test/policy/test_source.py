@@ -242,6 +242,13 @@ def test_live_input_drops_the_oldest_as_stale_when_it_was_due_and_no_worker_had_
     assert offer(core, 2, 1.5) == [closed(1, REFUSED, Reason.STALE, attempt=0, latency_s=0.5)]
 
 
+def test_frame_that_was_due_just_now_is_dropped_as_stale() -> None:
+    core = ready_source(credit=1, interval_s=0.5)
+    offer(core, 0, 1.0)
+    due = 1.0 - CATCH_UP_S + 0.5
+    assert [each.reason for each in offer(core, 1, due, count=2)] == [Reason.STALE]
+
+
 def test_newest_frame_is_the_one_admitted() -> None:
     core = ready_source(credit=0)
     for sequence in range(5):
@@ -269,6 +276,16 @@ def test_finite_input_is_not_asked_for_before_a_worker_gives_credit() -> None:
     assert core.room == 0
     hear(core, 0.1)
     assert core.room == 4
+
+
+def test_finite_input_is_asked_for_when_no_worker_came_so_that_it_ends() -> None:
+    core = source("w1", drop=False, waiting_max=4, worker_timeout_s=30.0)
+    core.handle(Tick(), 0.0)
+    core.handle(Tick(), 30.0)
+    assert core.room == 0
+    core.handle(Tick(), 30.001)
+    assert core.room == 4
+    assert [each.reason for each in offer(core, 0, 30.002)] == [Reason.NO_WORKER]
 
 
 def test_live_input_is_taken_from_the_start() -> None:
