@@ -137,6 +137,23 @@ def test_parameters_of_the_file_reach_their_node_and_options_win(write) -> None:
     assert nodes["controller"].computer == "nano"
 
 
+@pytest.mark.parametrize("namespace", ["robot 1", "/1st", "a//b", "é", 101 * "a"])
+def test_namespace_that_ros_would_refuse_is_one_clear_message(write, namespace: str) -> None:
+    file = write(declaration(sources={"camera": {"computer": "robot", "home": "a", "namespace": namespace}}))
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml: sources\.camera\.namespace: expected words of letters"):
+        planned(file)
+    for key in ("namespace", "cluster_namespace"):
+        with pytest.raises(ConfigurationError, match="namespace: expected words of letters"):
+            planned("one_node", **{key: namespace})
+
+
+def test_name_too_long_for_a_topic_is_one_clear_message(write) -> None:
+    name = 101 * "a"
+    file = declaration(workers={name: {"computer": "robot"}}, edges=[])
+    with pytest.raises(ConfigurationError, match="expected up to 100 letters, digits and _"):
+        planned(write(file))
+
+
 def test_each_robot_has_its_namespace_and_all_share_the_cluster(write) -> None:
     file = declaration()
     file["sources"] = {
@@ -204,7 +221,7 @@ FILE_MISTAKES = {
     ),
     "name that ROS cannot take": (
         declaration(sources={"front-camera": {"computer": "robot", "home": "a"}}),
-        r"sources\.front-camera: expected letters, digits and _",
+        r"sources\.front-camera: expected up to 100 letters, digits and _",
     ),
     "reserved computer": (declaration(computers={"robot": None, "nano": None, "all": None}), r"computers\.all: the"),
     "no workers": (declaration(workers={}), r"workers: expected at least one"),

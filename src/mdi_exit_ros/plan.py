@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.task import Strategy
+from mdi_exit_ros.task import NAME_MAX, NAMESPACE, Strategy
 from mdi_exit_ros.topology import ALL, Topology, meant
 
 CLUSTER_NAMESPACE = "/mdi_exit"
@@ -99,10 +99,14 @@ def make_plan(topology: Topology, options: PlanOptions, num_segments: int, segme
             them segments cost the same.
 
     Raises:
-        ConfigurationError: an unknown strategy, a segment outside 1..K or held by nobody, or a worker from which a
-            frame could not go on.
+        ConfigurationError: an unknown strategy, a namespace that ROS does not take, a segment outside 1..K or held by
+            nobody, or a worker from which a frame could not go on.
     """
     strategy = parse_strategy(options.strategy)
+    _check_namespace("cluster namespace", options.cluster_namespace)
+    _check_namespace("namespace", options.namespace)
+    for source in topology.sources:
+        _check_namespace(f"{topology.origin}: sources.{source.name}.namespace", source.namespace)
     costs = tuple(segment_costs) or (1.0,) * num_segments
     held = _held_segments(topology, strategy, num_segments, costs)
     successors = {
@@ -169,6 +173,15 @@ def parse_strategy(name: str) -> Strategy:
     if name not in known:
         raise ConfigurationError(f"no strategy {name!r}{meant(name, known)}: expected one of {', '.join(known)}")
     return Strategy(name)
+
+
+def _check_namespace(key: str, given: str) -> None:
+    name = given.rstrip("/")
+    if name and (not NAMESPACE.fullmatch(name) or len(name) > NAME_MAX):
+        raise ConfigurationError(
+            f"{key}: expected words of letters, digits and _ joined by /, none starting with a digit and at most "
+            f"{NAME_MAX} characters in all, such as /robot1; got {given!r}"
+        )
 
 
 def _join(*parts: str) -> str:

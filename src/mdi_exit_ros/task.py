@@ -4,7 +4,11 @@
 from __future__ import annotations
 
 import enum
+import re
 from typing import NamedTuple
+
+NAME_MAX = 100  # of a node or namespace; ROS takes topics of up to 247 characters with both
+NAMESPACE = re.compile(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", re.ASCII)
 
 
 class PeerId(NamedTuple):

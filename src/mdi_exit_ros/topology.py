@@ -19,7 +19,7 @@ from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 from mdi_exit_ros.resources import share_directory
-from mdi_exit_ros.task import Mode
+from mdi_exit_ros.task import NAME_MAX, Mode
 
 ALL = "all"  # every computer of the plan
 
@@ -261,8 +261,10 @@ class _Checker:
         taken: dict[str, str] = {"controller": "the controller"}
         for kind, names in (("workers", file.workers), ("sources", file.sources)):
             for name in names:
-                if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                    raise self._wrong(f"{kind}.{name}", "expected letters, digits and _, a letter first")
+                if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or len(name) > NAME_MAX:
+                    raise self._wrong(
+                        f"{kind}.{name}", f"expected up to {NAME_MAX} letters, digits and _, a letter first"
+                    )
                 if name in taken:
                     raise self._wrong(f"{kind}.{name}", f"the name belongs to {taken[name]}: expected names used once")
                 taken[name] = f"one of the {kind}"

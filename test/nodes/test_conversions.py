@@ -25,6 +25,7 @@ from mdi_exit_ros.policy.events import (
 from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
 
 BIG = 2**64 - 1
+MOST = convert.COUNT_MAX
 SOURCE = PeerId("camera", BIG)
 WORKER = PeerId("worker1", 2**63 - 1)
 TASKS = (
@@ -156,7 +157,7 @@ def test_worker_report_comes_back_as_it_was():
         policy_version=BIG,
         counters=WorkerCounters(*range(1, len(WorkerCounters._fields) + 1)),
         streams=(
-            StreamReport(SOURCE, True, BIG, 3, 0, 1.0, 0.5, 2.0, 0.25, -1.0),
+            StreamReport(SOURCE, True, MOST, 3, 0, 1.0, 0.5, 2.0, 0.25, -1.0),
             StreamReport(PeerId("worker2", 1), False, 0, 0, 9),
         ),
     )
@@ -168,6 +169,69 @@ def test_worker_report_comes_back_as_it_was():
         convert.worker_report_from_message(message)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("served", MOST + 1, "served of at most"),
+        ("received", [MOST + 1], "received of at most"),
+        ("sent", [BIG], "sent of at most"),
+        ("stamp", math.nan, "finite stamp"),
+        ("busy_s", math.inf, "finite busy_s"),
+        ("service_time_s", math.nan, "finite service_time_s"),
+        ("echo_hold_s", [math.inf], "finite echo_hold_s"),
+        ("transfer_delay_s", [math.nan], "finite transfer_delay_s"),
+    ],
+)
+def test_worker_status_with_numbers_that_are_none_is_refused(field, value, told):
+    report = WorkerReport(
+        *(WORKER, "abc", State.RUNNING, (1,), 1.0, 0, 0, 0.5, (0.5,), 0.0, 0, WorkerCounters()),
+        streams=(StreamReport(SOURCE),),
+    )
+    message = convert.worker_report_to_message(report, 0, 0.0)
+    setattr(message, field, value)
+    with pytest.raises(convert.MessageError, match=told):
+        convert.worker_report_from_message(message)
+
+
+def source_status():
+    report = SourceReport(
+        *(SOURCE, "abc", State.RUNNING, 1.5, "worker1", LedgerCounts(), (0, 0), (("rate", 3),), ()),
+        *(0, 0, 0.5, (1.0, 2.0, 4.0), 7, (StreamReport(WORKER, sent=5),)),
+    )
+    return convert.source_report_to_message(report)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("ok", MOST + 1, "ok of at most"),
+        ("exits", [0, BIG], "exits of at most"),
+        ("sent", [MOST + 1], "sent of at most"),
+        ("refused_count", [BIG], "refused_count of at most"),
+        ("total", BIG, "total of at most"),
+        ("stamp", math.inf, "finite stamp"),
+        ("offered_interval_s", math.nan, "finite offered_interval_s"),
+        ("latency_p99_ms", math.nan, "finite latency_ms"),
+    ],
+)
+def test_source_status_with_numbers_that_are_none_is_refused(field, value, told):
+    message = source_status()
+    setattr(message, field, value)
+    with pytest.raises(convert.MessageError, match=told):
+        convert.source_report_from_message(message)
+
+
+@pytest.mark.parametrize(("field", "value"), [("sent_total", MOST + 1), ("stamp", math.nan)])
+def test_batch_with_a_count_or_stamp_that_is_none_is_refused_and_moves_no_stream(field, value):
+    message = task_batch()
+    setattr(message, field, value)
+    with pytest.raises(convert.MessageError, match=field):
+        convert.tasks_from_message(message, 5000.0, 5)
+    rejected = convert.rejection_of(message, 5000.0, Reason.BAD_INPUT)
+    assert (rejected.sent_total, rejected.stamp) == (0, -1.0)
+    assert [task.frame for task in rejected.tasks] == [task.frame for task in TASKS]
+
+
 def test_source_report_comes_back_as_it_was():
     report = SourceReport(
         source=SOURCE,
@@ -176,7 +240,7 @@ def test_source_report_comes_back_as_it_was():
         stamp=1.5,
         home="worker1",
         counts=LedgerCounts(*range(1, len(LedgerCounts._fields) + 1)),
-        exits=(1, 2, BIG),
+        exits=(1, 2, MOST),
         refused_reasons=(("rate", 3),),
         failed_reasons=(("expired", 1), ("no_holder", 2)),
         total=99,
@@ -184,7 +248,7 @@ def test_source_report_comes_back_as_it_was():
         offered_interval_s=0.5,
         latency_ms=(1.0, 2.0, 4.0),
         policy_version=7,
-        streams=(StreamReport(WORKER, sent=5),),
+        streams=(StreamReport(WORKER, True, sent=5), StreamReport(SOURCE, False, sent=6)),
     )
     message = over_the_wire(convert.source_report_to_message(report))
     assert convert.source_report_from_message(message) == report

@@ -23,10 +23,10 @@ from mdi_exit_ros.policy.actions import (
 )
 from mdi_exit_ros.policy.events import (
     AnswerReceived,
+    AnswersOpened,
     AppliedPolicy,
     FramesOffered,
     InputEnded,
-    ResultPathChanged,
     ServiceDone,
     SourceReport,
     TasksReceived,
@@ -127,7 +127,6 @@ class Cluster:
             settings=self.worker_settings,
         )
         self.workers[name] = WorkerCore(setup, random.Random(self.rng.random()))
-        self.at(self.now, lambda: self.tell_worker(name, ResultPathChanged("cam", True)))
 
     def kill_worker(self, name: str) -> None:
         self.workers.pop(name, None)
@@ -180,6 +179,9 @@ class Cluster:
                 self.at(self.now + duration, lambda: self._if_alive(name, core, done))
             case SendTasks():
                 self._deliver_tasks(core.setup.me, action)
+            case SendAnswers(source, ()):
+                opened = AnswersOpened(core.setup.me, source)
+                self._deliver(name, lambda: self.tell_source(opened))
             case SendAnswers(_, answers):
                 for answer in answers:
                     event = AnswerReceived(answer, class_id=0)

@@ -11,7 +11,6 @@ from mdi_exit_ros.policy.actions import PublishSourceReport, PublishWorkerReport
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     LedgerCounts,
-    ResultPathChanged,
     SourceReport,
     StreamReport,
     TasksReceived,
@@ -88,6 +87,7 @@ def worker_report(
 def source_report(
     source: PeerId = CAM,
     *streams: StreamReport,
+    hears: tuple[PeerId, ...] = (W1, W2, W3),
     state: State = State.RUNNING,
     home: str = "w1",
     counts: LedgerCounts | None = None,
@@ -113,7 +113,7 @@ def source_report(
         offered_interval_s=offered_interval_s,
         latency_ms=latency_ms,
         policy_version=0,
-        streams=streams,
+        streams=(*streams, *(StreamReport(peer, open=True) for peer in hears if peer not in {s.peer for s in streams})),
     )
 
 
@@ -173,7 +173,6 @@ def worker(
 def ready_worker(*senders: PeerId, **changes: Any) -> WorkerCore:
     """Worker w1 at time 0 that has given credit to `cam` and to the other senders."""
     core = worker(**changes)
-    core.handle(ResultPathChanged("cam", True), 0.0)
     core.handle(source_report(), 0.0)
     core.handle(batch(CAM, 0, ()), 0.0)
     for sender in senders:

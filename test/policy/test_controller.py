@@ -365,6 +365,13 @@ def test_cluster_sums_over_sources() -> None:
     assert summary.uptime_s == 0.5
 
 
+def test_answers_of_a_source_with_another_number_of_exits_are_not_counted_among_these() -> None:
+    core = controller()
+    core.handle(source_report(PeerId("a", 1), exits=(1, 2, 3, 0, 0)), 1.0)
+    core.handle(source_report(PeerId("b", 1), exits=(7, 7)), 1.0)
+    assert core.cluster(1.5).exits == (1, 2, 3, 0, 0)
+
+
 def test_rates_count_since_the_summary_before() -> None:
     core = controller()
     assert (core.cluster(1.0).fps, core.cluster(1.0).fps) == (0.0, 0.0)

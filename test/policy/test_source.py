@@ -13,6 +13,7 @@ from literals import (
     CONTROLLER,
     W1,
     W2,
+    W3,
     decisions,
     of,
     policy,
@@ -26,13 +27,14 @@ from literals import (
 from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, Warn
 from mdi_exit_ros.policy.events import (
     AnswerReceived,
+    AnswersOpened,
     FramesOffered,
     FrameUnreadable,
     InputEnded,
     Shutdown,
     Tick,
 )
-from mdi_exit_ros.policy.source import CATCH_UP_S, HOME_GRACE_S, RETRY_PAUSE_S, SourceCore
+from mdi_exit_ros.policy.source import CATCH_UP_S, FORGET_WORKER_S, HOME_GRACE_S, RETRY_PAUSE_S, SourceCore
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 OK, REFUSED, FAILED = Status.OK, Status.REFUSED, Status.FAILED
@@ -751,3 +753,26 @@ def test_replayed_events_give_the_same_actions() -> None:
     again = SourceCore(cluster.source.setup)
     assert [action for event, now in log for action in again.handle(event, now)] == actions
     assert len(of(CloseFrame, actions)) == 150
+
+
+def test_report_says_which_workers_are_heard_and_at_once_when_one_is_new() -> None:
+    core = ready_source("w1", "w2")
+    report_of(core.handle(Tick(), 1.0))
+    report = report_of(core.handle(AnswersOpened(W2, CAM), 1.01))
+    assert {each.peer: each.open for each in report.streams} == {W1: False, W2: True}
+    assert of(PublishSourceReport, core.handle(AnswersOpened(W2, CAM), 1.02)) == []
+
+
+def test_answers_opened_for_another_life_of_the_source_are_not_heard() -> None:
+    core = ready_source()
+    core.handle(AnswersOpened(W2, PeerId("cam", 99)), 1.0)
+    assert W2 not in {each.peer for each in report_of(core.handle(Tick(), 2.0)).streams}
+
+
+def test_worker_is_heard_until_it_was_silent_for_long_or_lives_anew() -> None:
+    core = ready_source()
+    core.handle(AnswersOpened(W3, CAM), 1.0)
+    core.handle(worker_report(W3), 5.0)
+    assert W3 in {each.peer for each in report_of(core.handle(Tick(), 5.0 + FORGET_WORKER_S)).streams}
+    core.handle(worker_report(PeerId("w3", 99)), 10.1)
+    assert W3 not in {each.peer for each in report_of(core.handle(Tick(), 10.2)).streams}

@@ -31,7 +31,6 @@ from literals import (
 
 from mdi_exit_ros.policy.actions import Finished, Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, Warn
 from mdi_exit_ros.policy.events import (
-    ResultPathChanged,
     ServiceDone,
     ServiceFailed,
     Shutdown,
@@ -146,38 +145,85 @@ def test_source_gets_all_room_of_a_worker_that_works_alone() -> None:
 
 def test_source_gets_no_credit_before_it_is_heard() -> None:
     core = worker()
-    core.handle(ResultPathChanged("cam", True), 0.0)
     core.handle(batch(CAM, 0, ()), 0.0)
     assert credit_for(core, CAM, 1.0) is None
 
 
-def test_source_gets_no_credit_before_it_can_hear_its_answers() -> None:
+def test_source_gets_no_credit_before_it_hears_the_answers_of_this_worker() -> None:
     core = worker()
-    core.handle(source_report(), 0.0)
+    assert SendAnswers(CAM, ()) in core.handle(source_report(hears=(W2,)), 0.0)
     core.handle(batch(CAM, 0, ()), 0.0)
     assert credit_for(core, CAM, 1.0) is None
-    core.handle(ResultPathChanged("cam", True), 1.1)
+    assert of(SendAnswers, core.handle(source_report(hears=(W1,)), 1.1)) == []
     core.handle(batch(CAM, 0, ()), 1.1)
     assert credit_for(core, CAM, 2.0) == 64
 
 
-def test_source_that_can_no_longer_hear_its_answers_loses_its_credit() -> None:
+def test_stream_of_answers_is_opened_until_the_source_says_that_it_hears() -> None:
+    core = worker()
+    for now in (0.0, 0.1, 0.2):
+        assert SendAnswers(CAM, ()) in core.handle(source_report(hears=()), now)
+
+
+def test_hearing_another_life_of_this_worker_is_not_hearing_it() -> None:
+    core = worker()
+    assert SendAnswers(CAM, ()) in core.handle(source_report(hears=(PeerId("w1", 99),)), 0.0)
+    core.handle(batch(CAM, 0, ()), 0.0)
+    assert credit_for(core, CAM, 1.0) is None
+
+
+def test_source_that_does_not_hear_a_worker_alive_to_which_its_frames_may_move_gets_no_credit() -> None:
+    core = worker()
+    core.handle(worker_report(W2), 0.0)
+    core.handle(source_report(hears=(W1,)), 0.0)
+    core.handle(batch(CAM, 0, ()), 0.0)
+    assert credit_for(core, CAM, 0.5) is None
+    core.handle(source_report(hears=(W1, W2)), 0.6)
+    core.handle(batch(CAM, 0, ()), 0.6)
+    assert credit_for(core, CAM, 1.0) == 64
+
+
+def test_source_does_not_wait_to_hear_workers_that_are_dead_or_to_which_nothing_moves() -> None:
+    core = worker(liveness_timeout_s=1.5)
+    core.handle(worker_report(W2), 0.0)
+    core.handle(source_report(hears=(W1,)), 1.6)
+    core.handle(batch(CAM, 0, ()), 1.6)
+    assert credit_for(core, CAM, 2.0) == 64
+    alone = worker(neighbours=(), strategy=Strategy.LOCAL)
+    alone.handle(worker_report(W2), 0.0)
+    alone.handle(source_report(hears=(W1,)), 0.0)
+    alone.handle(batch(CAM, 0, ()), 0.0)
+    assert credit_for(alone, CAM, 1.0) == 128
+
+
+def test_worker_whose_answers_never_arrive_is_not_waited_for_for_ever() -> None:
+    core = worker()
+    for now in (0.0, FORGET_PEER_S, FORGET_PEER_S + 0.5):
+        core.handle(worker_report(W2), now)
+        core.handle(source_report(hears=(W1,)), now)
+        core.handle(batch(CAM, 0, ()), now)
+        assert credit_for(core, CAM, now + 0.2) == (64 if now > FORGET_PEER_S else None)
+
+
+def test_source_that_no_longer_hears_its_answers_loses_its_credit() -> None:
     core = ready_worker()
-    core.handle(ResultPathChanged("cam", False), 1.0)
+    core.handle(source_report(hears=()), 1.0)
     assert credit_for(core, CAM, 2.0) is None
 
 
-def test_worker_gets_no_credit_while_a_known_source_cannot_hear_answers_from_here() -> None:
+def test_worker_gets_no_credit_while_a_known_source_does_not_hear_answers_from_here() -> None:
     core = worker()
-    core.handle(source_report(), 0.0)
     core.handle(worker_report(W2), 0.0)
-    core.handle(batch(W2, 0, ()), 0.0)
-    assert credit_for(core, W2, 1.0) is None
+    for now in (0.0, FORGET_PEER_S, FORGET_PEER_S + 0.5):
+        core.handle(worker_report(W2), now)
+        core.handle(source_report(hears=()), now)
+        core.handle(batch(W2, 0, ()), now)
+        assert credit_for(core, W2, now + 0.2) == (64 if now > FORGET_PEER_S else None)
 
 
 def test_dead_source_does_not_keep_other_streams_shut_for_ever() -> None:
     core = ready_worker()
-    core.handle(source_report(PeerId("cam2", 8)), 0.1)  # never matched, never heard again
+    core.handle(source_report(PeerId("cam2", 8), hears=()), 0.1)  # hears nothing from here, never heard again
     late = 0.2 + FORGET_PEER_S
     core.handle(source_report(), late)
     core.handle(worker_report(W3), late)
@@ -196,7 +242,6 @@ def test_dead_source_does_not_keep_other_streams_shut_for_ever() -> None:
 )
 def test_stream_of_another_model_or_life_is_not_opened(opening: TasksReceived) -> None:
     core = worker()
-    core.handle(ResultPathChanged("cam", True), 0.0)
     core.handle(source_report(), 0.0)
     core.handle(opening, 0.0)
     assert report_of(core.handle(Tick(), 1.0)).streams == ()
@@ -248,6 +293,14 @@ def test_unusable_batch_is_refused_with_the_shells_reason_and_counts_as_received
     assert decisions(core.handle(event, 1.0)) == [refused(*tasks(2), reason=Reason.BAD_INPUT), Forget(tasks(2))]
     (mine,) = report_of(core.handle(Tick(), 2.0)).streams
     assert (mine.peer, mine.received, mine.credit) == (CAM, 2, 64)
+
+
+def test_rejected_batch_of_a_sender_without_credit_ends_no_frame() -> None:
+    core = ready_worker()
+    core.handle(batch(CAM, 1, tasks(1)), 1.0)
+    event = TasksRejected(PeerId("stranger", 5), W1.incarnation, 2, 0.0, tasks(2), Reason.BAD_INPUT)
+    assert decisions(core.handle(event, 1.1)) == [Forget(tasks(1, first=1))]
+    assert core.held == 1
 
 
 def test_unusable_batch_for_another_life_is_dropped_unanswered() -> None:

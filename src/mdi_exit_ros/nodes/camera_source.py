@@ -32,8 +32,9 @@ from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
-from mdi_exit_ros.policy.events import AnswerReceived, FramesOffered, FrameUnreadable, InputEnded
+from mdi_exit_ros.policy.events import AnswerReceived, AnswersOpened, FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.task import PeerId
 
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
 PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
@@ -146,6 +147,9 @@ class CameraSource(CoreNode):
         with self.condition:
             if self.core is None:
                 return
+            if not verdicts:
+                worker = PeerId(message.worker, message.worker_incarnation)
+                self.step(AnswersOpened(worker, PeerId(message.source, message.source_incarnation)))
             for verdict in verdicts:
                 self._answered_by = (message.worker, verdict.confidence)
                 self.step(AnswerReceived(verdict.answer, verdict.class_id))

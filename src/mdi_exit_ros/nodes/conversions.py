@@ -59,6 +59,21 @@ def _fields_of(kind: str, sender: str) -> Iterator[None]:
         raise MessageError(f"{kind} of {sender or 'an unnamed sender'} cannot be used: {error}") from error
 
 
+COUNT_MAX = 1 << 48  # of frames; more is no count, and sums of such would not fit a message
+
+
+def _check_counts(**counts: int) -> None:
+    for field, count in counts.items():
+        if count > COUNT_MAX:
+            raise ValueError(f"expected {field} of at most {COUNT_MAX}, got {count}")
+
+
+def _check_numbers(**numbers: float | Sequence[float]) -> None:
+    for field, values in numbers.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"expected finite {field}, got {values}")
+
+
 # ---- tasks ------------------------------------------------------------------------------------------------
 
 
@@ -96,10 +111,12 @@ def tasks_from_message(message: TaskBatch, now: float, num_segments: int) -> Tas
     """The tasks of a TaskBatch, with times of this computer's clock; the tensor is read by `tensor_from_message`.
 
     Raises:
-        MessageError: the per-frame arrays disagree, the segment is not in 1..K, or a time is not a number.
+        MessageError: the per-frame arrays disagree, the segment is not in 1..K, or a number is none.
     """
     with _fields_of("TaskBatch", message.sender):
         source = PeerId(message.source, message.source_incarnation)
+        _check_counts(sent_total=message.sent_total)
+        _check_numbers(stamp=message.stamp)
         if len(message.sequence) and not 1 <= message.next_segment <= num_segments:
             raise ValueError(f"expected next_segment in 1..{num_segments}, got {message.next_segment}")
         tasks = tuple(
@@ -143,13 +160,14 @@ def tensor_from_message(message: TaskBatch, row_shape: Sequence[int], dtype: str
 def rejection_of(message: TaskBatch, now: float, reason: Reason) -> TasksRejected:
     """A TaskBatch that cannot be used, as far as it can be read: its frames go back to their source."""
     source = PeerId(message.source, message.source_incarnation)
+    usable = message.sent_total <= COUNT_MAX and math.isfinite(message.stamp)  # else it moves no stream on
     sequences = message.sequence[: codec.ROWS_MAX]
     attempts = message.attempt if len(message.attempt) == len(message.sequence) else [1] * len(sequences)
     return TasksRejected(
         PeerId(message.sender, message.sender_incarnation),
         message.receiver_incarnation,
-        message.sent_total,
-        message.stamp,
+        message.sent_total if usable else 0,
+        message.stamp if usable else -1.0,
         tuple(
             Task(FrameId(source, sequence), attempt, 1, now, now)
             for sequence, attempt in zip(sequences, attempts, strict=False)
@@ -274,9 +292,25 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
     """The report of a WorkerStatus.
 
     Raises:
-        MessageError: the per-peer arrays disagree, or the state is unknown.
+        MessageError: the per-peer arrays disagree, the state is unknown, or a number is none.
     """
     with _fields_of("WorkerStatus", message.name):
+        counters = WorkerCounters(*(getattr(message, counter) for counter in WorkerCounters._fields))
+        _check_counts(
+            **counters._asdict(), received=max(message.received, default=0), sent=max(message.sent, default=0)
+        )
+        _check_numbers(
+            stamp=message.stamp,
+            service_time_s=message.service_time_s,
+            segment_service_time_s=message.segment_service_time_s,
+            busy_s=message.busy_s,
+            cpu_s=message.cpu_s,
+            echo_stamp=message.echo_stamp,
+            echo_hold_s=message.echo_hold_s,
+            batch_echo_stamp=message.batch_echo_stamp,
+            batch_echo_hold_s=message.batch_echo_hold_s,
+            transfer_delay_s=message.transfer_delay_s,
+        )
         streams = tuple(
             StreamReport(PeerId(name, incarnation), *values)
             for name, incarnation, *values in zip(
@@ -308,7 +342,7 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
             segment_service_time_s=tuple(message.segment_service_time_s),
             busy_s=message.busy_s,
             policy_version=message.policy_version,
-            counters=WorkerCounters(*(getattr(message, counter) for counter in WorkerCounters._fields)),
+            counters=counters,
             streams=streams,
         )
 
@@ -334,8 +368,9 @@ def source_report_to_message(report: SourceReport) -> SourceStatus:
         latency_p95_ms=report.latency_ms[1],
         latency_p99_ms=report.latency_ms[2],
         policy_version=report.policy_version,
-        entries=[stream.peer.name for stream in report.streams],
-        entry_incarnation=array.array("Q", [stream.peer.incarnation for stream in report.streams]),
+        peers=[stream.peer.name for stream in report.streams],
+        peer_incarnation=array.array("Q", [stream.peer.incarnation for stream in report.streams]),
+        open=[stream.open for stream in report.streams],
         sent=array.array("Q", [stream.sent for stream in report.streams]),
     )
     for count, value in report.counts._asdict().items():
@@ -347,28 +382,33 @@ def source_report_from_message(message: SourceStatus) -> SourceReport:
     """The report of a SourceStatus.
 
     Raises:
-        MessageError: parallel arrays disagree, or the state is unknown.
+        MessageError: parallel arrays disagree, the state is unknown, or a number is none.
     """
     with _fields_of("SourceStatus", message.name):
+        counts = LedgerCounts(*(getattr(message, count) for count in LedgerCounts._fields))
+        lists = {field: max(getattr(message, field), default=0) for field in ("exits", "sent", "refused_count")}
+        _check_counts(**counts._asdict(), **lists, total=message.total)
+        latency_ms = (message.latency_p50_ms, message.latency_p95_ms, message.latency_p99_ms)
+        _check_numbers(stamp=message.stamp, offered_interval_s=message.offered_interval_s, latency_ms=latency_ms)
         return SourceReport(
             source=PeerId(message.name, message.incarnation),
             model_id=message.model_id,
             state=State(message.state),
             stamp=message.stamp,
             home=message.home,
-            counts=LedgerCounts(*(getattr(message, count) for count in LedgerCounts._fields)),
+            counts=counts,
             exits=tuple(message.exits),
             refused_reasons=tuple(zip(message.refused_reason, message.refused_count, strict=True)),
             failed_reasons=tuple(zip(message.failed_reason, message.failed_count, strict=True)),
             total=message.total,
             waiting_for_credit=message.waiting_for_credit,
             offered_interval_s=message.offered_interval_s,
-            latency_ms=(message.latency_p50_ms, message.latency_p95_ms, message.latency_p99_ms),
+            latency_ms=latency_ms,
             policy_version=message.policy_version,
             streams=tuple(
-                StreamReport(PeerId(name, incarnation), sent=sent)
-                for name, incarnation, sent in zip(
-                    message.entries, message.entry_incarnation, message.sent, strict=True
+                StreamReport(PeerId(name, incarnation), opened, sent=sent)
+                for name, incarnation, opened, sent in zip(
+                    message.peers, message.peer_incarnation, message.open, message.sent, strict=True
                 )
             ),
         )

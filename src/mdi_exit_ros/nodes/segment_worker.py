@@ -39,11 +39,10 @@ from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.tensors import Key, TensorStore, gather
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
-from mdi_exit_ros.policy.events import ResultPathChanged, ServiceDone, ServiceFailed
+from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
 
-PATH_POLL_S = 0.05  # between two looks at whether sources are matched
 MEMORY_POLL_S = 1.0
 PATIENCE_S = 10.0  # without a source, after which the node says so
 SOURCES_MAX = 1024
@@ -78,8 +77,7 @@ class SegmentWorker(CoreNode):
         self._tensors = TensorStore()
         self._outputs: dict[Key, tuple[int, float]] = {}
         self._results: dict[str, Publisher[Any]] = {}
-        self._matched: dict[str, bool] = {}
-        self._polled_at = self._measured_at = float("-inf")
+        self._measured_at = float("-inf")
         self._rss_bytes = 0
 
     def open(self) -> None:
@@ -121,7 +119,6 @@ class SegmentWorker(CoreNode):
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""
         self._tensors = TensorStore()
-        self._matched.clear()
         self._patient_until = time.monotonic() + PATIENCE_S
         self._compute = Compute(self._runner, self._on_computed, self._on_failed)
         self._compute_thread = self.run_thread(self._compute.loop, name="compute")
@@ -220,24 +217,17 @@ class SegmentWorker(CoreNode):
         publisher.publish(answers_to_message(self._me, action.source, verdicts))
 
     def housekeeping(self, now: float) -> float:
-        """Looks whether sources can hear answers, how much memory is used, and whether anybody is there at all."""
-        if now >= self._polled_at + PATH_POLL_S:
-            self._polled_at = now
-            for name, publisher in self._results.items():
-                matched = publisher.get_subscription_count() > 0
-                if matched != self._matched.get(name, False):
-                    self._matched[name] = matched
-                    self.step(ResultPathChanged(name, matched))
-            if now >= self._measured_at + MEMORY_POLL_S:
-                self._measured_at = now
-                self._rss_bytes = psutil.Process().memory_info().rss
+        """Looks how much memory is used, and whether anybody is there at all."""
+        if now >= self._measured_at + MEMORY_POLL_S:
+            self._measured_at = now
+            self._rss_bytes = psutil.Process().memory_info().rss
             if not self._results and now >= self._patient_until:
                 self._patient_until = now + 3 * PATIENCE_S
                 topic = self.topics.sources.name
                 self.get_logger().info(
                     f"waiting for a camera source on {topic} ({self.count_publishers(topic)} publishers)"
                 )
-        return self._polled_at + PATH_POLL_S
+        return self._measured_at + MEMORY_POLL_S
 
 
 def main() -> None:

@@ -20,6 +20,7 @@ from mdi_exit_msgs.msg import (
     WorkerStatus,
 )
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.task import NAME_MAX, NAMESPACE
 
 PEERS_MAX = 32  # nodes of a kind in one cluster
 STATUS_DEPTH = 4 * PEERS_MAX
@@ -60,7 +61,7 @@ class ClusterTopics:
 
     def __init__(self, namespace: str) -> None:
         base = namespace.rstrip("/")
-        if base and not re.fullmatch(r"/?[A-Za-z_]\w*(/[A-Za-z_]\w*)*", base):
+        if base and (not NAMESPACE.fullmatch(base) or len(base) > NAME_MAX):
             raise ConfigurationError(f"cluster_namespace: expected a namespace such as /mdi_exit, got {namespace!r}")
         self._base = f"{base}/"
         self.workers = Topic(f"{self._base}workers", WorkerStatus, _reliable(STATUS_DEPTH))
@@ -79,8 +80,9 @@ class ClusterTopics:
 
 
 def _checked(name: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_]\w*", name):
+    if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or len(name) > NAME_MAX:
         raise ConfigurationError(
-            f"expected a name of letters, digits and _ that does not start with a digit, got {name!r}"
+            f"expected a name of up to {NAME_MAX} letters, digits and _ that does not start with a digit, "
+            f"got {name[: NAME_MAX + 1]!r}"
         )
     return name

@@ -29,7 +29,10 @@ class SendTasks(NamedTuple):
 
 
 class SendAnswers(NamedTuple):
-    """Send answers to one source. The shell adds class and confidence of those that are OK."""
+    """Send answers to one source. No answers: open the stream.
+
+    The shell adds class and confidence of those that are OK.
+    """
 
     source: PeerId
     answers: tuple[Answer, ...]

@@ -178,7 +178,9 @@ class ControllerCore:
         self._summed = (now, ok, offered)
         period = now - before
         labelled = sum(each.labelled for each in counts)
-        exits = [report.exits for report, _ in self._sources.values()]
+        # A source of another model may have other exits: its answers are not counted among these.
+        own = self.setup.num_segments
+        exits = [report.exits for report, _ in self._sources.values() if len(report.exits) == own]
         latencies = [report.latency_ms for report, _ in self._sources.values()]
         policy = self.applied
         alive = [report for report, at in self._sources.values() if now - at <= self.setup.liveness_timeout_s]
@@ -201,7 +203,7 @@ class ControllerCore:
             total=sum(report.total for report, _ in self._sources.values()),
             waiting=sum(each.waiting for each in counts),
             in_flight=sum(each.in_flight for each in counts),
-            exits=tuple(map(sum, zip(*exits, strict=True))) if exits else (0,) * self.setup.num_segments,
+            exits=tuple(map(sum, zip(*exits, strict=True))) if exits else (0,) * own,
             admission_rate_hz=sum(1.0 / interval for interval in intervals) if intervals and all(intervals) else 0.0,
             workers=tuple(self._row(name, now) for name in sorted(self._workers)),
         )

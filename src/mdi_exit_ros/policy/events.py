@@ -14,7 +14,8 @@ class StreamReport(NamedTuple):
 
     Attributes:
         peer: the life of the peer that this speaks of.
-        open: its stream to this node is open; until then it sends batches without tasks to open it.
+        open: its stream to this node is open; until then it sends empty batches to open it. A source's stream to a
+            worker carries tasks, a worker's to a source carries answers.
         received: cumulative frames received from it.
         credit: frames it may send beyond `received`.
         sent: cumulative frames sent to it.
@@ -87,7 +88,10 @@ class LedgerCounts(NamedTuple):
 
 
 class SourceReport(NamedTuple):
-    """One SourceStatus: ledger and streams of a camera source. `streams` says what was sent to each entry worker."""
+    """One SourceStatus: ledger and streams of a camera source.
+
+    `streams` says what was sent to each entry worker, and for every worker whether its answers can be heard (`open`).
+    """
 
     source: PeerId
     model_id: str
@@ -166,13 +170,6 @@ class ServiceFailed(NamedTuple):
     """The running batch raised an error; every task of it fails."""
 
 
-class ResultPathChanged(NamedTuple):
-    """Whether the named source is matched on its results topic; without it the source gets no credit."""
-
-    source: str
-    matched: bool
-
-
 class Shutdown(NamedTuple):
     """The node is about to stop: everything held goes back with that reason."""
 
@@ -207,6 +204,13 @@ class AnswerReceived(NamedTuple):
     class_id: int
 
 
+class AnswersOpened(NamedTuple):
+    """The worker sent answers without any in them: from now on this source hears it. `source` is the life it meant."""
+
+    worker: PeerId
+    source: PeerId
+
+
 class InputEnded(NamedTuple):
     """No more frames will be offered; when all are closed the source is finished."""
 
@@ -235,7 +239,6 @@ WorkerEvent = (
     | TasksRejected
     | ServiceDone
     | ServiceFailed
-    | ResultPathChanged
     | WorkerReport
     | SourceReport
     | AppliedPolicy
@@ -243,6 +246,14 @@ WorkerEvent = (
     | Tick
 )
 SourceEvent = (
-    FramesOffered | FrameUnreadable | AnswerReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
+    FramesOffered
+    | FrameUnreadable
+    | AnswerReceived
+    | AnswersOpened
+    | InputEnded
+    | WorkerReport
+    | AppliedPolicy
+    | Shutdown
+    | Tick
 )
 ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick

@@ -14,6 +14,7 @@ from mdi_exit_ros.policy.credits import Outbound
 from mdi_exit_ros.policy.estimation import smooth
 from mdi_exit_ros.policy.events import (
     AnswerReceived,
+    AnswersOpened,
     AppliedPolicy,
     FramesOffered,
     FrameUnreadable,
@@ -34,6 +35,7 @@ HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never hear
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
 RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
 OFFER_SMOOTHING = 0.1
+FORGET_WORKER_S = 5.0  # silence after which a worker has to open its stream of answers anew
 _FINAL_REASONS = frozenset({Reason.EXPIRED, Reason.NO_HOLDER, Reason.BAD_INPUT})
 
 
@@ -115,6 +117,7 @@ class SourceCore:
             )
             for name in setup.entries
         }
+        self._heard: dict[str, tuple[PeerId, float]] = {}  # workers whose answers arrive, and their newest status
         self._home = setup.entries[0]
         self._policies = PolicySelector()
         self._started_at: float | None = None
@@ -143,6 +146,8 @@ class SourceCore:
                 self._close(self._ledger.offer(event.sequence, None, now), Status.REFUSED, Reason.UNREADABLE, now)
             case AnswerReceived():
                 self._on_answer(event, now)
+            case AnswersOpened():
+                self._on_answers_opened(event, now)
             case InputEnded():
                 self._ended = True
             case WorkerReport():
@@ -249,7 +254,15 @@ class SourceCore:
             else:
                 self._look_again(frame, now + RETRY_PAUSE_S)
 
+    def _on_answers_opened(self, event: AnswersOpened, now: float) -> None:
+        if event.source == self.setup.me:
+            if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
+                self._reported_at = float("-inf")  # the worker waits for this
+            self._heard[event.worker.name] = (event.worker, now)
+
     def _on_worker_report(self, report: WorkerReport, now: float) -> None:
+        if self._heard.get(report.worker.name, (None, 0.0))[0] == report.worker:
+            self._heard[report.worker.name] = (report.worker, now)
         entry = self._entries.get(report.worker.name)
         if entry is None:
             return
@@ -391,6 +404,12 @@ class SourceCore:
         if now < self._reported_at + self._settings.status_interval_s:
             return
         self._reported_at = now
+        self._heard = {name: heard for name, heard in self._heard.items() if now - heard[1] <= FORGET_WORKER_S}
+        streams = {worker: StreamReport(worker, open=True) for worker, _ in self._heard.values()}
+        for entry in self._entries.values():
+            if entry.outbound is not None:
+                worker = entry.outbound.receiver
+                streams[worker] = streams.get(worker, StreamReport(worker))._replace(sent=entry.outbound.sent)
         outbound = self._target(now)
         starved = outbound is None or not outbound.available
         report = SourceReport(
@@ -408,11 +427,7 @@ class SourceCore:
             offered_interval_s=max(0.0, self._offered_interval_s),
             latency_ms=self._ledger.latency_ms(),
             policy_version=self._policies.current.version if self._policies.current else 0,
-            streams=tuple(
-                StreamReport(entry.outbound.receiver, sent=entry.outbound.sent)
-                for entry in self._entries.values()
-                if entry.outbound is not None
-            ),
+            streams=tuple(streams.values()),
         )
         # The report of the end goes out before Finished, after which the shell may stop.
         self._actions.insert(len(self._actions) - self._finished, PublishSourceReport(report))

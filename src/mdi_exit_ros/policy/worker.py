@@ -26,7 +26,6 @@ from mdi_exit_ros.policy.early_exit import leaves_here
 from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
-    ResultPathChanged,
     ServiceDone,
     ServiceFailed,
     Shutdown,
@@ -104,6 +103,20 @@ class WorkerSetup:
     settings: WorkerSettings = WorkerSettings()
 
 
+@dataclasses.dataclass
+class _Peer:
+    """A node heard lately: its life, since when, and its newest status.
+
+    `hears` are the workers whose answers it hears, where it is a source.
+    """
+
+    life: PeerId
+    since: float
+    stamp: float = -1.0
+    heard_at: float = 0.0
+    hears: frozenset[PeerId] = frozenset()
+
+
 class _Neighbour(Receiver):
     """A receiver that shares an edge with this worker: besides, what reaching it costs."""
 
@@ -149,9 +162,8 @@ class WorkerCore:
             source_room //= 2
         self._from_sources = CreditPool(source_room)
         self._from_workers = CreditPool(self._settings.queue_capacity - source_room)
-        self._sources: dict[str, tuple[PeerId, float, float]] = {}  # life, its stamp, heard at
-        self._workers: dict[str, tuple[PeerId, float, float]] = {}
-        self._result_paths: set[str] = set()
+        self._sources: dict[str, _Peer] = {}
+        self._workers: dict[str, _Peer] = {}
         self._policies = PolicySelector()
         self._service = ServiceTimes()
         self._counts: Counter[str] = Counter()
@@ -186,8 +198,6 @@ class WorkerCore:
                 self._on_source_report(event, now)
             case AppliedPolicy():
                 self._on_policy(event, now)
-            case ResultPathChanged():
-                self._on_result_path(event)
             case Shutdown():
                 self._on_shutdown()
             case Tick():
@@ -218,14 +228,12 @@ class WorkerCore:
 
     def _on_tasks(self, event: TasksReceived, now: float) -> None:
         sender = event.sender
-        is_source = sender.name in self._sources and self._sources[sender.name][0] == sender
+        source = self._sources.get(sender.name)
+        is_source = source is not None and source.life == sender
         pool = self._from_sources if is_source else self._from_workers
         if not event.tasks:
-            known = is_source or (sender.name in self._workers and self._workers[sender.name][0] == sender)
-            # A frame must be answered from here: no credit before every known source can hear its answers.
-            reachable = bool(self._sources) and self._result_paths.issuperset(self._sources)
             fits = event.model_id == self.setup.model_id and event.receiver_incarnation == self.setup.me.incarnation
-            if known and reachable and fits and self._state is State.RUNNING:
+            if fits and self._state is State.RUNNING and self._is_answerable(sender, now):
                 pool.open(sender, event.sent_total, now)
                 self._changed = True
             return
@@ -241,6 +249,25 @@ class WorkerCore:
             self._refuse(event.tasks, Reason.NO_CREDIT)
         else:
             self._accept(event, stream, now, from_source=is_source)
+
+    def _is_answerable(self, sender: PeerId, now: float) -> bool:
+        """Whether the frames that `sender` would send can be answered wherever they end: else answers would be lost.
+
+        A source must hear this worker and all workers alive, for its frames may move to any of them; a worker may
+        send the frames of any source, so every source must hear this worker. What others do not achieve within
+        `FORGET_PEER_S` is not waited for.
+        """
+        source, worker = self._sources.get(sender.name), self._workers.get(sender.name)
+        if source is not None and source.life == sender:
+            alive = (
+                each for each in self._workers.values() if now - each.heard_at <= self._settings.liveness_timeout_s
+            )
+            missing = (each for each in alive if self._neighbours and each.life not in source.hears)
+            return self.setup.me in source.hears and all(now - each.since > FORGET_PEER_S for each in missing)
+        if worker is None or worker.life != sender or not self._sources:
+            return False
+        deaf = (each for each in self._sources.values() if self.setup.me not in each.hears)
+        return all(now - each.since > FORGET_PEER_S for each in deaf)
 
     def _accept(self, event: TasksReceived, stream: Inbound, now: float, *, from_source: bool) -> None:
         lost_before = stream.lost
@@ -265,10 +292,13 @@ class WorkerCore:
             self._ignore(event.tasks)
             return
         stream = self._from_sources.streams.get(event.sender.name) or self._from_workers.streams.get(event.sender.name)
-        if stream is not None and stream.sender == event.sender:
-            stream.arrive(event.sent_total, len(event.tasks))
-            stream.heard_at = stream.stamp_at = now
-            stream.stamp = event.stamp
+        if stream is None or stream.sender != event.sender:
+            # The frames may be in good hands elsewhere: a stranger's nonsense about them must not end them.
+            self._ignore(event.tasks)
+            return
+        stream.arrive(event.sent_total, len(event.tasks))
+        stream.heard_at = stream.stamp_at = now
+        stream.stamp = event.stamp
         self._refuse(event.tasks, event.reason)
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
@@ -312,7 +342,7 @@ class WorkerCore:
                     f"another worker is named {name}: give it another name, or its cluster another ROS_DOMAIN_ID",
                 )
             return []
-        self._workers[name] = (report.worker, report.stamp, now)
+        self._hear_peer(self._workers, report.worker, report.stamp, now)
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         stream = self._from_workers.streams.get(name)
         if stream is not None:
@@ -348,9 +378,22 @@ class WorkerCore:
             self._from_sources.close(name)
             self._sources.pop(name, None)
             return
-        self._sources[name] = (report.source, report.stamp, now)
+        source = self._hear_peer(self._sources, report.source, report.stamp, now)
+        heard_before, source.hears = source.hears, frozenset(each.peer for each in report.streams if each.open)
+        if self.setup.me not in source.hears:
+            self._answers.setdefault(report.source, [])  # an empty batch opens the stream of answers
+            if self.setup.me in heard_before:
+                self._from_sources.close(name)
+                self._changed = True
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         self._hear_stream(self._from_sources.streams.get(name), report.source, mine, now)
+
+    def _hear_peer(self, known: dict[str, _Peer], life: PeerId, stamp: float, now: float) -> _Peer:
+        peer = known.get(life.name)
+        if peer is None or peer.life != life:
+            peer = known[life.name] = _Peer(life, since=now)
+        peer.stamp, peer.heard_at = stamp, now
+        return peer
 
     def _hear_stream(self, stream: Inbound | None, sender: PeerId, mine: StreamReport | None, now: float) -> None:
         if stream is None or stream.sender != sender:
@@ -360,14 +403,6 @@ class WorkerCore:
             lost_before = stream.lost
             stream.announced(mine.sent, now, self._settings.liveness_timeout_s)
             self._counts["lost"] += stream.lost - lost_before
-
-    def _on_result_path(self, event: ResultPathChanged) -> None:
-        if event.matched:
-            self._result_paths.add(event.source)
-        else:
-            self._result_paths.discard(event.source)
-            self._from_sources.close(event.source)
-            self._changed = True
 
     def _on_policy(self, policy: AppliedPolicy, now: float) -> None:
         before = self._policies.current
@@ -595,7 +630,7 @@ class WorkerCore:
         self._reported_at = now
         self._changed = False
         for heard in (self._sources, self._workers):
-            for name in [n for n, (_, _, heard_at) in heard.items() if now - heard_at > FORGET_PEER_S]:
+            for name in [n for n, peer in heard.items() if now - peer.heard_at > FORGET_PEER_S]:
                 del heard[name]
         neighbours = sum(name in self._neighbours for name in self._workers)
         for pool, expected in ((self._from_sources, len(self._sources)), (self._from_workers, neighbours)):
@@ -627,15 +662,16 @@ class WorkerCore:
         reports: dict[PeerId, StreamReport] = {}
         for pool, known in ((self._from_sources, self._sources), (self._from_workers, self._workers)):
             for name, stream in pool.streams.items():
-                life, stamp, heard_at = known.get(name, (stream.sender, -1.0, now))
-                echoed = life == stream.sender
+                peer = known.get(name)
+                if peer is None or peer.life != stream.sender:
+                    peer = _Peer(stream.sender, since=now, heard_at=now)
                 reports[stream.sender] = StreamReport(
                     peer=stream.sender,
                     open=True,
                     received=stream.received,
                     credit=stream.outstanding,
-                    echo_stamp=stamp if echoed else -1.0,
-                    echo_hold_s=now - heard_at if echoed else 0.0,
+                    echo_stamp=peer.stamp,
+                    echo_hold_s=now - peer.heard_at,
                     batch_echo_stamp=stream.stamp,
                     batch_echo_hold_s=now - stream.stamp_at if stream.stamp >= 0.0 else 0.0,
                 )
