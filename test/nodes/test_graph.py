@@ -119,7 +119,8 @@ class FakeSource:
 
     def tell(self):
         worker = self.worker()
-        streams = (StreamReport(PeerId("worker1", worker.incarnation), sent=self.sent),) if worker else ()
+        heard = any(not each.sequence and each.source_incarnation == self.me.incarnation for each in self.answers)
+        streams = (StreamReport(PeerId("worker1", worker.incarnation), heard, sent=self.sent),) if worker else ()
         report = SourceReport(
             self.me, self.card.model_id, State.RUNNING, time.monotonic(), "worker1", LedgerCounts(), (0,) * 5,
             (), (), 0, 0, 0.0, (0.0, 0.0, 0.0), 0, streams,
