@@ -82,6 +82,14 @@ class Answer(NamedTuple):
     exit: int = 0
 
 
+class Verdict(NamedTuple):
+    """An answer with what the network said: class and calibrated confidence (0..1), valid when it is OK."""
+
+    answer: Answer
+    class_id: int
+    confidence: float
+
+
 class State(enum.IntEnum):
     """Life phase of a worker or source; a source that stops is FINISHED."""
 

@@ -15,6 +15,7 @@ from mdi_exit_ros.nodes import conversions as convert
 from mdi_exit_ros.policy.actions import CloseFrame, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary, WorkerRow
 from mdi_exit_ros.policy.events import (
+    AnswersReceived,
     AppliedPolicy,
     LedgerCounts,
     SourceReport,
@@ -22,7 +23,7 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
+from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task, Verdict
 
 BIG = 2**64 - 1
 MOST = convert.COUNT_MAX
@@ -110,17 +111,21 @@ def test_tensor_that_disagrees_with_the_model_or_its_bytes_is_refused(damage):
 
 
 def verdicts():
-    return [
-        convert.Verdict(Answer(FrameId(SOURCE, 1), 1, Status.OK, exit=3), 9, 0.5),
-        convert.Verdict(Answer(FrameId(SOURCE, BIG), 65535, Status.REFUSED, Reason.MODEL_MISMATCH), 0, 0.0),
-        convert.Verdict(Answer(FrameId(SOURCE, 2), 2, Status.FAILED, Reason.SHUTDOWN), 0, 0.0),
-    ]
+    return (
+        Verdict(Answer(FrameId(SOURCE, 1), 1, Status.OK, exit=3), 9, 0.5),
+        Verdict(Answer(FrameId(SOURCE, BIG), 65535, Status.REFUSED, Reason.MODEL_MISMATCH), 0, 0.0),
+        Verdict(Answer(FrameId(SOURCE, 2), 2, Status.FAILED, Reason.SHUTDOWN), 0, 0.0),
+    )
 
 
 def test_answers_come_back_as_they_were():
     message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, verdicts()))
-    assert convert.answers_from_message(message, 5, 10) == verdicts()
-    assert (message.worker, message.worker_incarnation) == WORKER
+    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, verdicts())
+
+
+def test_answers_that_open_a_stream_come_back_as_they_were():
+    message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, ()))
+    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, ())
 
 
 @pytest.mark.parametrize(
@@ -324,11 +329,11 @@ def test_cluster_shows_shares_and_rows():
 
 def test_classification_names_the_class_or_the_reason():
     header = Header(frame_id="front")
-    closed = CloseFrame(5, Status.OK, Reason.NONE, 2, 1, 1, 0.25)
-    message = convert.classification_to_message(closed, header, "camera", ["cat", "dog"], "worker1", 0.75)
+    closed = CloseFrame(5, Status.OK, Reason.NONE, 2, 1, 1, 0.25, "worker1", 0.75)
+    message = convert.classification_to_message(closed, header, "camera", ["cat", "dog"])
     message = over_the_wire(message)
     assert (message.header.frame_id, message.class_name, message.worker) == ("front", "dog", "worker1")
     assert (message.exit, message.confidence, message.latency_s, message.reason) == (2, 0.75, 0.25, "")
     failed = CloseFrame(6, Status.FAILED, Reason.NO_HOLDER, 0, 0, 4, 9.0)
-    message = convert.classification_to_message(failed, header, "camera", ["cat", "dog"], "worker1", 0.75)
+    message = convert.classification_to_message(failed, header, "camera", ["cat", "dog"])
     assert (message.status, message.reason, message.class_name, message.worker) == (2, "no_holder", "", "")

@@ -22,8 +22,7 @@ from mdi_exit_ros.policy.actions import (
     Warn,
 )
 from mdi_exit_ros.policy.events import (
-    AnswerReceived,
-    AnswersOpened,
+    AnswersReceived,
     AppliedPolicy,
     FramesOffered,
     InputEnded,
@@ -35,7 +34,7 @@ from mdi_exit_ros.policy.events import (
 )
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.task import Mode, PeerId, Status, Strategy
+from mdi_exit_ros.task import Mode, PeerId, Status, Strategy, Verdict
 
 MODEL = "model-a"
 NUM_SEGMENTS = 5
@@ -179,13 +178,9 @@ class Cluster:
                 self.at(self.now + duration, lambda: self._if_alive(name, core, done))
             case SendTasks():
                 self._deliver_tasks(core.setup.me, action)
-            case SendAnswers(source, ()):
-                opened = AnswersOpened(core.setup.me, source)
-                self._deliver(name, lambda: self.tell_source(opened))
-            case SendAnswers(_, answers):
-                for answer in answers:
-                    event = AnswerReceived(answer, class_id=0)
-                    self._deliver(name, lambda event=event: self.tell_source(event))
+            case SendAnswers(source, answers):
+                event = AnswersReceived(core.setup.me, source, tuple(Verdict(answer, 0, 0.5) for answer in answers))
+                self._deliver(name, lambda: self.tell_source(event))
             case PublishWorkerReport(report):
                 self._broadcast(report, sender=name)
             case Forget() | Finished() | Warn():

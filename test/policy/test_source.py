@@ -26,8 +26,7 @@ from literals import (
 
 from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, Warn
 from mdi_exit_ros.policy.events import (
-    AnswerReceived,
-    AnswersOpened,
+    AnswersReceived,
     FramesOffered,
     FrameUnreadable,
     InputEnded,
@@ -35,7 +34,7 @@ from mdi_exit_ros.policy.events import (
     Tick,
 )
 from mdi_exit_ros.policy.source import CATCH_UP_S, FORGET_WORKER_S, HOME_GRACE_S, RETRY_PAUSE_S, SourceCore
-from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
+from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task, Verdict
 
 OK, REFUSED, FAILED = Status.OK, Status.REFUSED, Status.FAILED
 
@@ -52,7 +51,7 @@ def answer(
     core: SourceCore, sequence: int, now: float, status: Status = OK, reason: Reason = Reason.NONE, attempt: int = 1
 ) -> list[Any]:
     given = Answer(FrameId(CAM, sequence), attempt, status, reason, 3 if status is OK else 0)
-    return decisions(core.handle(AnswerReceived(given, 6), now))
+    return decisions(core.handle(AnswersReceived(W1, CAM, (Verdict(given, 6, 0.75),)), now))
 
 
 def closed(
@@ -60,7 +59,8 @@ def closed(
 ) -> CloseFrame:
     answered = status is OK
     return CloseFrame(
-        sequence, status, reason, 3 if answered else 0, 6 if answered else 0, attempt, pytest.approx(latency_s)
+        *(sequence, status, reason, 3 if answered else 0, 6 if answered else 0, attempt, pytest.approx(latency_s)),
+        *(("w1", 0.75) if answered else ()),
     )
 
 
@@ -148,7 +148,7 @@ def test_frames_that_come_together_are_sent_together() -> None:
 
 
 def test_batch_is_no_larger_than_its_maximum() -> None:
-    core = ready_source(batch_max=2)
+    core = ready_source(send_batch_max=2)
     batches = offer(core, 0, 0.1, count=5)
     assert [(len(batch.tasks), batch.sent_total) for batch in batches] == [(2, 2), (2, 4), (1, 5)]
 
@@ -438,7 +438,7 @@ def test_answer_for_another_source_or_life_is_ignored() -> None:
     offer(core, 0, 0.1)
     for other in (PeerId("cam2", 7), PeerId("cam", 8)):
         given = Answer(FrameId(other, 0), 1, OK, Reason.NONE, 3)
-        assert decisions(core.handle(AnswerReceived(given, 6), 0.2)) == []
+        assert decisions(core.handle(AnswersReceived(W1, other, (Verdict(given, 6, 0.75),)), 0.2)) == []
     assert core.summary()["duplicates"] == 0
 
 
@@ -614,7 +614,8 @@ def test_source_finishes_when_its_input_has_ended_and_all_frames_are_closed() ->
     core = ready_source(total=1)
     offer(core, 0, 0.1)
     assert decisions(core.handle(InputEnded(), 0.2)) == []
-    actions = core.handle(AnswerReceived(Answer(FrameId(CAM, 0), 1, OK, Reason.NONE, 3), 6), 0.3)
+    verdict = Verdict(Answer(FrameId(CAM, 0), 1, OK, Reason.NONE, 3), 6, 0.75)
+    actions = core.handle(AnswersReceived(W1, CAM, (verdict,)), 0.3)
     assert [type(action) for action in actions] == [CloseFrame, PublishSourceReport, Finished]
     report = report_of(actions)
     assert (report.state, report.counts.ok, report.counts.in_flight, report.total) == (State.STOPPING, 1, 0, 1)
@@ -727,7 +728,8 @@ def test_memory_is_constant_over_a_hundred_thousand_frames() -> None:
         for each in [task for batch in of(SendTasks, actions) for task in batch.tasks]:
             sent += 1
             if each.frame.sequence % 50 or each.attempt > 1:  # two in a hundred get no first answer
-                core.handle(AnswerReceived(Answer(each.frame, each.attempt, OK, Reason.NONE, 1), 1), now)
+                verdict = Verdict(Answer(each.frame, each.attempt, OK, Reason.NONE, 1), 1, 0.75)
+                core.handle(AnswersReceived(W1, CAM, (verdict,)), now)
         if sequence == 6400:
             early = sizes()
     late = sizes()
@@ -758,20 +760,20 @@ def test_replayed_events_give_the_same_actions() -> None:
 def test_report_says_which_workers_are_heard_and_at_once_when_one_is_new() -> None:
     core = ready_source("w1", "w2")
     report_of(core.handle(Tick(), 1.0))
-    report = report_of(core.handle(AnswersOpened(W2, CAM), 1.01))
+    report = report_of(core.handle(AnswersReceived(W2, CAM, ()), 1.01))
     assert {each.peer: each.open for each in report.streams} == {W1: False, W2: True}
-    assert of(PublishSourceReport, core.handle(AnswersOpened(W2, CAM), 1.02)) == []
+    assert of(PublishSourceReport, core.handle(AnswersReceived(W2, CAM, ()), 1.02)) == []
 
 
 def test_answers_opened_for_another_life_of_the_source_are_not_heard() -> None:
     core = ready_source()
-    core.handle(AnswersOpened(W2, PeerId("cam", 99)), 1.0)
+    core.handle(AnswersReceived(W2, PeerId("cam", 99), ()), 1.0)
     assert W2 not in {each.peer for each in report_of(core.handle(Tick(), 2.0)).streams}
 
 
 def test_worker_is_heard_until_it_was_silent_for_long_or_lives_anew() -> None:
     core = ready_source()
-    core.handle(AnswersOpened(W3, CAM), 1.0)
+    core.handle(AnswersReceived(W3, CAM, ()), 1.0)
     core.handle(worker_report(W3), 5.0)
     assert W3 in {each.peer for each in report_of(core.handle(Tick(), 5.0 + FORGET_WORKER_S)).streams}
     core.handle(worker_report(PeerId("w3", 99)), 10.1)

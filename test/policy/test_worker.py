@@ -866,11 +866,28 @@ def test_superseded_attempts_are_counted_and_free_their_room() -> None:
 # ---- telling others ------------------------------------------------------------------------------------------
 
 
-def test_status_goes_out_on_change_but_not_more_often_than_allowed() -> None:
-    core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1)
-    assert of(PublishWorkerReport, core.handle(batch(CAM, 1, tasks(1)), 0.015)) == []
+def reported(core: WorkerCore, event: Any, now: float) -> bool:
+    return bool(of(PublishWorkerReport, core.handle(event, now)))
+
+
+def test_status_goes_out_when_the_load_has_halved_but_not_more_often_than_allowed() -> None:
+    core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, strategy=Strategy.LOCAL, batch_max=1)
+    assert not reported(core, batch(CAM, 4, tasks(4)), 0.015)
+    assert not reported(core, ServiceDone((0.9,), 0.002), 0.017)  # 3 of the 4 that others know of
+    assert not reported(core, ServiceDone((0.9,), 0.002), 0.019)  # half, but too early
     assert core.next_deadline() == 0.02
-    assert len(of(PublishWorkerReport, core.handle(Tick(), 0.02))) == 1
+    assert reported(core, Tick(), 0.02)
+    assert reported(core, ServiceDone((0.9,), 0.002), 0.04)  # 1 of 2
+    assert reported(core, ServiceDone((0.9,), 0.002), 0.06)  # idle
+    assert core.next_deadline() == pytest.approx(0.16)
+
+
+def test_status_goes_out_when_a_sender_has_used_half_of_its_share() -> None:
+    core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, queue_capacity=16)  # its share is 8
+    assert not reported(core, batch(CAM, 8, tasks(8)), 0.02)
+    assert not reported(core, ServiceDone((0.9,) * 3 + (0.1,) * 5, 0.002), 0.03)
+    assert core.next_deadline() == pytest.approx(0.11)
+    assert report_of(core.handle(ServiceDone((0.9,) + (0.1,) * 4, 0.002), 0.04)).streams[0].credit == 4
 
 
 def test_status_goes_out_as_a_sign_of_life_without_change() -> None:

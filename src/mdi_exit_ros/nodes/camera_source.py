@@ -11,6 +11,7 @@ from typing import Any, assert_never
 
 import numpy as np
 from numpy.typing import NDArray
+from rclpy.time import Time
 from std_msgs.msg import Header
 
 from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
@@ -32,13 +33,12 @@ from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
-from mdi_exit_ros.policy.events import AnswerReceived, AnswersOpened, FramesOffered, FrameUnreadable, InputEnded
+from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
-from mdi_exit_ros.task import PeerId
 
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
 PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
-WAITING_FINITE = 16  # frames of a finite input that wait for admission, so that batches form
+WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,6 @@ class CameraSource(CoreNode):
         drop = self.config.drop == "oldest" or (self.config.drop == "auto" and is_live(self.config.input))
         waiting = settings.waiting_max if drop else max(settings.waiting_max, WAITING_FINITE)
         self.settings = dataclasses.replace(settings, drop=drop, waiting_max=waiting)
-        self._answered_by = ("", 0.0)
 
     def open(self) -> None:
         """Opens camera and endpoints."""
@@ -106,7 +105,7 @@ class CameraSource(CoreNode):
     def start(self) -> SourceCore:
         """A new core and its reader thread."""
         self._me = self.new_life()
-        self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header]] = {}
+        self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
         self._sequence = self._closed = self._closed_before = 0
         self._input_over = False
@@ -143,17 +142,7 @@ class CameraSource(CoreNode):
     # ---- messages in -----------------------------------------------------------------------------------------
 
     def _on_results(self, message: ResultBatch) -> None:
-        verdicts = answers_from_message(message, self.card.num_segments, len(self.card.class_names))
-        with self.condition:
-            if self.core is None:
-                return
-            if not verdicts:
-                worker = PeerId(message.worker, message.worker_incarnation)
-                self.step(AnswersOpened(worker, PeerId(message.source, message.source_incarnation)))
-            for verdict in verdicts:
-                self._answered_by = (message.worker, verdict.confidence)
-                self.step(AnswerReceived(verdict.answer, verdict.class_id))
-            self.settle()
+        self.feed(answers_from_message(message, self.card.num_segments, len(self.card.class_names)))
 
     def _on_worker(self, message: WorkerStatus) -> None:
         report = worker_report_from_message(message)
@@ -184,18 +173,19 @@ class CameraSource(CoreNode):
     def _offer(self, now: float) -> float:
         assert self.core is not None
         frame = self._reader.peek()
+        stamp = self.get_clock().now()
         while frame is not None and self._pace.due_at <= now:
             first = self._sequence
             labels: list[int | None] = []
             room = self.core.room if self._asks else sys.maxsize
             while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:
-                self._take(frame, now)
+                self._take(frame, now, stamp)
                 labels.append(frame.label)
                 frame = self._reader.peek()
             if labels:
                 self.step(FramesOffered(first, tuple(labels)))
             elif frame is not None and frame.image is None:
-                self._take(frame, now)
+                self._take(frame, now, stamp)
                 self.say_once(frame.problem, f"refused an unreadable frame: {frame.problem}")
                 self.step(FrameUnreadable(self._sequence - 1))
                 frame = self._reader.peek()
@@ -206,12 +196,11 @@ class CameraSource(CoreNode):
             self.step(InputEnded())
         return self._pace.due_at if frame is not None and self._pace.due_at > now else float("inf")
 
-    def _take(self, frame: CameraFrame, now: float) -> None:
+    def _take(self, frame: CameraFrame, now: float, stamp: Time) -> None:
         self._reader.take()
         self._pace.next(now)
         self._began_at = now if self._began_at is None else self._began_at
-        header = frame.header or Header(stamp=self.get_clock().now().to_msg(), frame_id=self.cluster_name)
-        self._frames[self._sequence] = (frame.image, header)
+        self._frames[self._sequence] = (frame.image, frame.header or stamp)
         self._sequence += 1
 
     def _say_what_for(self, now: float) -> None:
@@ -246,11 +235,12 @@ class CameraSource(CoreNode):
                 _, header = self._frames.pop(action.sequence)
                 self._closed += 1
                 self._closed_at = time.monotonic()
-                self._classification.publish(
-                    classification_to_message(
-                        action, header, self.cluster_name, self.card.class_names, *self._answered_by
+                if self._classification.get_subscription_count():
+                    if isinstance(header, Time):
+                        header = Header(stamp=header.to_msg(), frame_id=self.cluster_name)
+                    self._classification.publish(
+                        classification_to_message(action, header, self.cluster_name, self.card.class_names)
                     )
-                )
             case PublishSourceReport():
                 self._status.publish(source_report_to_message(action.report))
             case _:

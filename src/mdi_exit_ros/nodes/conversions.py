@@ -7,7 +7,7 @@ import array
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.policy.actions import CloseFrame, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary
 from mdi_exit_ros.policy.events import (
+    AnswersReceived,
     AppliedPolicy,
     LedgerCounts,
     SourceReport,
@@ -36,19 +37,11 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
+from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task, Verdict
 
 
 class MessageError(MdiExitError):
     """A message whose fields contradict each other or are out of range."""
-
-
-class Verdict(NamedTuple):
-    """An answer with what the network said."""
-
-    answer: Answer
-    class_id: int
-    confidence: float
 
 
 @contextmanager
@@ -69,6 +62,9 @@ def _check_counts(**counts: int) -> None:
 
 
 def _check_numbers(**numbers: float | Sequence[float]) -> None:
+    # A sum is finite where all its terms are: one look at all of them, and a second to name the culprit.
+    if math.isfinite(sum(value if isinstance(value, float) else sum(value) for value in numbers.values())):
+        return
     for field, values in numbers.items():
         if not np.isfinite(values).all():
             raise ValueError(f"expected finite {field}, got {values}")
@@ -197,7 +193,7 @@ def answers_to_message(worker: PeerId, source: PeerId, verdicts: Sequence[Verdic
     )
 
 
-def answers_from_message(message: ResultBatch, num_segments: int, num_classes: int) -> list[Verdict]:
+def answers_from_message(message: ResultBatch, num_segments: int, num_classes: int) -> AnswersReceived:
     """The answers of a ResultBatch.
 
     Raises:
@@ -226,13 +222,13 @@ def answers_from_message(message: ResultBatch, num_segments: int, num_classes: i
                 )
             answer = Answer(FrameId(source, sequence), attempt, ended, Reason(reason), exit_number)
             verdicts.append(Verdict(answer, class_id, confidence))
-    return verdicts
+    return AnswersReceived(PeerId(message.worker, message.worker_incarnation), source, tuple(verdicts))
 
 
 def classification_to_message(
-    closed: CloseFrame, header: Header, source: str, class_names: Sequence[str], worker: str, confidence: float
+    closed: CloseFrame, header: Header, source: str, class_names: Sequence[str]
 ) -> Classification:
-    """The Classification of a frame that got its end; worker and confidence count when it was answered."""
+    """The Classification of a frame that got its end."""
     ok = closed.status is Status.OK
     return Classification(
         header=header,
@@ -240,12 +236,12 @@ def classification_to_message(
         sequence=closed.sequence,
         status=int(closed.status),
         reason="" if ok else closed.reason.label,
-        class_id=closed.class_id if ok else 0,
+        class_id=closed.class_id,
         class_name=class_names[closed.class_id] if ok else "",
-        confidence=confidence if ok else 0.0,
-        exit=closed.exit if ok else 0,
+        confidence=closed.confidence,
+        exit=closed.exit,
         attempt=closed.attempt,
-        worker=worker if ok else "",
+        worker=closed.worker,
         latency_s=closed.latency_s,
     )
 

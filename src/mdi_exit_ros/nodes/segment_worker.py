@@ -23,7 +23,6 @@ from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
     MessageError,
-    Verdict,
     answers_to_message,
     policy_from_message,
     rejection_of,
@@ -41,7 +40,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
+from mdi_exit_ros.task import PeerId, Reason, Strategy, Task, Verdict
 
 MEMORY_POLL_S = 1.0
 PATIENCE_S = 10.0  # without a source, after which the node says so

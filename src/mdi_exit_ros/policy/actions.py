@@ -59,7 +59,8 @@ class PublishSourceReport(NamedTuple):
 class CloseFrame(NamedTuple):
     """The frame got its one end: publish its Classification and free its image.
 
-    `exit` is 1..K and `class_id` valid when OK; `reason` says why otherwise. `latency_s` is from offered to closed.
+    `exit` is 1..K and `class_id`, `worker` and `confidence` are valid when OK; `reason` says why otherwise.
+    `latency_s` is from offered to closed.
     """
 
     sequence: int
@@ -69,6 +70,8 @@ class CloseFrame(NamedTuple):
     class_id: int
     attempt: int
     latency_s: float
+    worker: str = ""
+    confidence: float = 0.0
 
 
 class Finished(NamedTuple):

@@ -64,6 +64,7 @@ class Inbound:
         held: frames of the stream that have not left this node.
         reserved: share that the stream has however full the pool is, so that tasks which only this node can run
             are never kept out by others.
+        share: frames that the stream may hold and have outstanding, as of the last grant.
         stamp, stamp_at: the sender's stamp of the newest batch (negative before the first), and when it came.
     """
 
@@ -74,6 +75,7 @@ class Inbound:
     lost: int = 0
     held: int = 0
     reserved: int = 1
+    share: int = 1
     stamp: float = -1.0
     stamp_at: float = 0.0
     _announced: int = 0
@@ -83,6 +85,11 @@ class Inbound:
     def outstanding(self) -> int:
         """Frames that the sender may still send: they occupy room."""
         return max(0, self.limit - self.received)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the next grant can double what the sender may send: it may be waiting for that."""
+        return 2 * (self.held + self.outstanding) <= self.share
 
     def arrive(self, sent_total: int, count: int) -> Arrival:
         """Takes in a batch of `count` frames that ends at `sent_total`; a gap in front of it is counted as lost."""
@@ -152,6 +159,7 @@ class CreditPool:
         used = sum(stream.held for stream in self._closed)
         used += sum(stream.held + stream.outstanding for stream in self.streams.values())
         for stream in sorted(self.streams.values(), key=lambda each: (each.outstanding, each.sender)):
+            stream.share = share
             mine = stream.held + stream.outstanding
             more = max(min(share - mine, self.size - used), stream.reserved - mine)
             if more > 0:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, State, Task
+from mdi_exit_ros.task import Mode, PeerId, Reason, State, Task, Verdict
 
 
 class StreamReport(NamedTuple):
@@ -197,18 +197,12 @@ class FrameUnreadable(NamedTuple):
     sequence: int
 
 
-class AnswerReceived(NamedTuple):
-    """A worker answered; `class_id` is valid when the answer is OK."""
-
-    answer: Answer
-    class_id: int
-
-
-class AnswersOpened(NamedTuple):
-    """The worker sent answers without any in them: from now on this source hears it. `source` is the life it meant."""
+class AnswersReceived(NamedTuple):
+    """A worker answered the life `source`. No verdicts: the stream of answers opens, this source hears the worker."""
 
     worker: PeerId
     source: PeerId
+    verdicts: tuple[Verdict, ...]
 
 
 class InputEnded(NamedTuple):
@@ -246,14 +240,6 @@ WorkerEvent = (
     | Tick
 )
 SourceEvent = (
-    FramesOffered
-    | FrameUnreadable
-    | AnswerReceived
-    | AnswersOpened
-    | InputEnded
-    | WorkerReport
-    | AppliedPolicy
-    | Shutdown
-    | Tick
+    FramesOffered | FrameUnreadable | AnswersReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
 )
 ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick

@@ -6,15 +6,14 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import deque
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, SourceAction, Warn
 from mdi_exit_ros.policy.credits import Outbound
 from mdi_exit_ros.policy.estimation import smooth
 from mdi_exit_ros.policy.events import (
-    AnswerReceived,
-    AnswersOpened,
+    AnswersReceived,
     AppliedPolicy,
     FramesOffered,
     FrameUnreadable,
@@ -29,7 +28,7 @@ from mdi_exit_ros.policy.events import (
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
 from mdi_exit_ros.policy.receiver import Receiver
 from mdi_exit_ros.policy.selection import PolicySelector
-from mdi_exit_ros.task import FrameId, PeerId, Reason, State, Status, Task
+from mdi_exit_ros.task import FrameId, PeerId, Reason, State, Status, Task, Verdict
 
 HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
@@ -69,7 +68,7 @@ class SourceSettings:
     worker_timeout_s: float = parameter(
         30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
     )
-    batch_max: int = parameter(16, "most frames sent in one batch", unit="frames", low=1, high=256)
+    send_batch_max: int = parameter(64, "most frames sent in one batch", unit="frames", low=1, high=256)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,10 +143,8 @@ class SourceCore:
                 self._on_offered(event, now)
             case FrameUnreadable():
                 self._close(self._ledger.offer(event.sequence, None, now), Status.REFUSED, Reason.UNREADABLE, now)
-            case AnswerReceived():
-                self._on_answer(event, now)
-            case AnswersOpened():
-                self._on_answers_opened(event, now)
+            case AnswersReceived():
+                self._on_answers(event, now)
             case InputEnded():
                 self._ended = True
             case WorkerReport():
@@ -238,27 +235,35 @@ class SourceCore:
             else:
                 self._close(frame, Status.REFUSED, Reason.SHUTDOWN, now)
 
-    def _on_answer(self, event: AnswerReceived, now: float) -> None:
-        answer = event.answer
-        if answer.frame.source != self.setup.me:
+    def _on_answers(self, event: AnswersReceived, now: float) -> None:
+        if event.source != self.setup.me:
             return
+        if not event.verdicts:
+            if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
+                self._reported_at = float("-inf")  # the worker waits for this
+            self._heard[event.worker.name] = (event.worker, now)
+        for verdict in event.verdicts:
+            self._on_answer(verdict, event.worker.name, now)
+
+    def _on_answer(self, verdict: Verdict, worker: str, now: float) -> None:
+        answer = verdict.answer
         frame = self._ledger.open.get(answer.frame.sequence)
         if frame is None or frame.attempt == 0:
             self._ledger.duplicates += 1
         elif answer.status is Status.OK:
-            self._close(frame, Status.OK, Reason.NONE, now, exit_number=answer.exit, class_id=event.class_id)
+            self._ledger.answer(frame, answer.exit, verdict.class_id, now)
+            self._actions.append(
+                CloseFrame(
+                    *(frame.sequence, Status.OK, Reason.NONE, answer.exit, verdict.class_id, frame.attempt),
+                    *(now - frame.offered_at, worker, verdict.confidence),
+                )
+            )
         elif answer.attempt == frame.attempt:
             frame.reason = answer.reason
             if answer.reason in _FINAL_REASONS or frame.attempt >= self._settings.attempts_max:
                 self._close(frame, Status.FAILED, answer.reason, now)
             else:
                 self._look_again(frame, now + RETRY_PAUSE_S)
-
-    def _on_answers_opened(self, event: AnswersOpened, now: float) -> None:
-        if event.source == self.setup.me:
-            if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
-                self._reported_at = float("-inf")  # the worker waits for this
-            self._heard[event.worker.name] = (event.worker, now)
 
     def _on_worker_report(self, report: WorkerReport, now: float) -> None:
         if self._heard.get(report.worker.name, (None, 0.0))[0] == report.worker:
@@ -282,8 +287,7 @@ class SourceCore:
         self._state = State.STOPPING
         self._ended = True
         for frame in list(self._ledger.open.values()):
-            status = Status.REFUSED if frame.attempt == 0 else Status.FAILED
-            self._close(frame, status, Reason.SHUTDOWN, now)
+            self._close(frame, Status.REFUSED if frame.attempt == 0 else Status.FAILED, Reason.SHUTDOWN, now)
         self._waiting.clear()
 
     # ---- admission and retries ---------------------------------------------------------------------------
@@ -330,8 +334,8 @@ class SourceCore:
             self._next_admission_at = max(self._next_admission_at, now - CATCH_UP_S) + interval
             self._ledger.admit(frame, now, self._settings.deadline_s)
             sending.append(self._start(frame, now))
-        for start in range(0, len(sending), self._settings.batch_max):
-            batch = tuple(sending[start : start + self._settings.batch_max])
+        for start in range(0, len(sending), self._settings.send_batch_max):
+            batch = tuple(sending[start : start + self._settings.send_batch_max])
             outbound.sent += len(batch)
             self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, batch))
 
@@ -378,18 +382,14 @@ class SourceCore:
             self._close(self._waiting.popleft(), Status.REFUSED, reason, now)
 
     def _close(
-        self, frame: OpenFrame, status: Status, reason: Reason, now: float, *, exit_number: int = 0, class_id: int = 0
+        self, frame: OpenFrame, status: Literal[Status.REFUSED, Status.FAILED], reason: Reason, now: float
     ) -> None:
-        match status:
-            case Status.OK:
-                self._ledger.answer(frame, exit_number, class_id, now)
-            case Status.REFUSED:
-                self._ledger.refuse(frame, reason)
-            case Status.FAILED:
-                self._ledger.fail(frame, reason)
-        self._actions.append(
-            CloseFrame(frame.sequence, status, reason, exit_number, class_id, frame.attempt, now - frame.offered_at)
-        )
+        """Ends a frame without an answer."""
+        if status is Status.REFUSED:
+            self._ledger.refuse(frame, reason)
+        else:
+            self._ledger.fail(frame, reason)
+        self._actions.append(CloseFrame(frame.sequence, status, reason, 0, 0, frame.attempt, now - frame.offered_at))
 
     # ---- telling others --------------------------------------------------------------------------------
 

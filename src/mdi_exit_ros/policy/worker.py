@@ -59,7 +59,7 @@ class WorkerSettings:
     )
     batch_max: int = parameter(16, "most tasks run in one batch", unit="frames", low=1, high=256)
     status_interval_min_s: float = parameter(
-        0.01, "shortest time between two statuses on change", unit="s", low=0.001, high=1.0
+        0.01, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
     status_interval_max_s: float = parameter(
         0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
@@ -172,7 +172,8 @@ class WorkerCore:
         self._state = State.RUNNING
         self._finished = False
         self._reported_at = float("-inf")
-        self._changed = True
+        self._awaited = True  # somebody is likely to wait for the next report
+        self._believed = 0  # load that others ascribe to this worker: the last one reported and what has come since
         self._outgoing: dict[str, dict[tuple[int, PeerId], list[Task]]] = {}
         self._answers: dict[PeerId, list[Answer]] = {}
         self._gone: list[Task] = []
@@ -205,14 +206,16 @@ class WorkerCore:
             case _:
                 assert_never(event)
         self._move_tasks(now)
-        return [*opened, *self._flush(now), *self._start_service(now), *self._report(now), *self._end()]
+        served = [*opened, *self._flush(now), *self._start_service(now)]
+        # Half of what others believe is worth telling: they may have sent tasks elsewhere, or kept them.
+        self._awaited |= 0 < self._believed >= 2 * self._load
+        return [*served, *self._report(now), *self._end()]
 
     def next_deadline(self) -> float | None:
         """When the next Tick is due (s), if nothing happens before; None when finished."""
         if self._finished:
             return None
-        interval = self._settings.status_interval_min_s if self._changed else self._settings.status_interval_max_s
-        deadline = self._reported_at + interval
+        deadline = self._reported_at + self._status_interval_s
         for segment in self._output.segments():
             head = self._output.head(segment)
             if segment not in self.setup.segments and head is not None:
@@ -235,9 +238,8 @@ class WorkerCore:
             fits = event.model_id == self.setup.model_id and event.receiver_incarnation == self.setup.me.incarnation
             if fits and self._state is State.RUNNING and self._is_answerable(sender, now):
                 pool.open(sender, event.sent_total, now)
-                self._changed = True
+                self._awaited = True
             return
-        self._changed = True
         stream = pool.streams.get(sender.name)
         if event.receiver_incarnation != self.setup.me.incarnation:
             self._ignore(event.tasks)
@@ -285,9 +287,10 @@ class WorkerCore:
                 self._held[task.frame] = (task, stream)
                 stream.held += 1
                 self._place(task, now, offered=from_source)
+        self._believed += len(event.tasks)
+        self._awaited |= stream.is_low
 
     def _on_rejected(self, event: TasksRejected, now: float) -> None:
-        self._changed = True
         if event.receiver_incarnation != self.setup.me.incarnation:
             self._ignore(event.tasks)
             return
@@ -299,13 +302,13 @@ class WorkerCore:
         stream.arrive(event.sent_total, len(event.tasks))
         stream.heard_at = stream.stamp_at = now
         stream.stamp = event.stamp
+        self._awaited |= stream.is_low
         self._refuse(event.tasks, event.reason)
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
         tasks, self._running = self._running, ()
         assert len(event.confidences) == len(tasks), "one confidence per task of the batch"
         self._information += 1
-        self._changed = True
         segment = tasks[0].segment
         self._service.observe(segment, len(tasks), event.duration_s, self._smoothing)
         self._counts["served"] += len(tasks)
@@ -326,7 +329,6 @@ class WorkerCore:
     def _on_service_failed(self) -> None:
         tasks, self._running = self._running, ()
         self._information += 1
-        self._changed = True
         for task in tasks:
             if self._holds(task):
                 self._answer(task, Status.FAILED, Reason.COMPUTE)
@@ -384,7 +386,7 @@ class WorkerCore:
             self._answers.setdefault(report.source, [])  # an empty batch opens the stream of answers
             if self.setup.me in heard_before:
                 self._from_sources.close(name)
-                self._changed = True
+                self._awaited = True
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         self._hear_stream(self._from_sources.streams.get(name), report.source, mine, now)
 
@@ -405,16 +407,13 @@ class WorkerCore:
             self._counts["lost"] += stream.lost - lost_before
 
     def _on_policy(self, policy: AppliedPolicy, now: float) -> None:
-        before = self._policies.current
         if self._policies.hear(policy, now):
             self._warn(
                 "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
             )
-        self._changed |= self._policies.current != before
 
     def _on_shutdown(self) -> None:
         self._state = State.STOPPING
-        self._changed = True
         self._reported_at = float("-inf")
         for queue in (self._input, self._output):
             for segment in queue.segments():
@@ -452,7 +451,7 @@ class WorkerCore:
         stays = held and (not offered or not self.setup.strategy.may_move(task.segment))
         if stays or goes_to_input(
             held=held,
-            input_length=len(self._input) + len(self._running),
+            input_length=self._load,
             output_length=len(self._output),
             output_threshold=self._output_threshold,
         ):
@@ -504,7 +503,7 @@ class WorkerCore:
             return None
         if held and not moves(
             chosen,
-            input_length=len(self._input) + len(self._running),
+            input_length=self._load,
             service_time_s=self._service.mean_s,
             rng=self._rng,
         ):
@@ -551,7 +550,6 @@ class WorkerCore:
             batch = self._next_batch(segment, now)
         self._running = tuple(batch)
         self._running_since = now
-        self._changed = True
         return [*self._flush(now), RunBatch(segment, self._running)]
 
     def _next_batch(self, segment: int, now: float) -> list[Task]:
@@ -600,7 +598,7 @@ class WorkerCore:
     def _release(self, task: Task) -> None:
         _, stream = self._held.pop(task.frame)
         stream.held -= 1
-        self._changed = True
+        self._awaited |= stream.is_low
         self._gone.append(task)
 
     def _flush(self, now: float) -> list[WorkerAction]:
@@ -624,11 +622,11 @@ class WorkerCore:
     # ---- telling others --------------------------------------------------------------------------------
 
     def _report(self, now: float) -> list[WorkerAction]:
-        interval = self._settings.status_interval_min_s if self._changed else self._settings.status_interval_max_s
-        if self._finished or now < self._reported_at + interval:
+        if self._finished or now < self._reported_at + self._status_interval_s:
             return []
         self._reported_at = now
-        self._changed = False
+        self._awaited = False
+        self._believed = self._load
         for heard in (self._sources, self._workers):
             for name in [n for n, peer in heard.items() if now - peer.heard_at > FORGET_PEER_S]:
                 del heard[name]
@@ -646,7 +644,7 @@ class WorkerCore:
                     state=self._state,
                     segments=segments,
                     stamp=now,
-                    input_queue=len(self._input) + len(self._running),
+                    input_queue=self._load,
                     output_queue=len(self._output),
                     service_time_s=self._service.mean_s,
                     segment_service_time_s=tuple(self._service.segment_s(segment) for segment in segments),
@@ -657,6 +655,16 @@ class WorkerCore:
                 )
             )
         ]
+
+    @property
+    def _status_interval_s(self) -> float:
+        settings = self._settings
+        return settings.status_interval_min_s if self._awaited else settings.status_interval_max_s
+
+    @property
+    def _load(self) -> int:
+        """I_n: tasks to run, those in service included."""
+        return len(self._input) + len(self._running)
 
     def _streams(self, now: float) -> tuple[StreamReport, ...]:
         reports: dict[PeerId, StreamReport] = {}

@@ -122,17 +122,17 @@ class FolderInput:
         relative = [PurePosixPath(path.relative_to(folder)) for path in found]
         labelled = any(_label(path, class_names) is not None for path in relative)
         self._folder = folder
-        self._classes = class_names
         self._paths = sorted(relative, key=_turn_key if labelled else _natural_key)
+        self._labels = [_label(path, class_names) for path in self._paths]
         self.total = len(found)
         self.content_hash = _hash(f"{path} {(folder / path).stat().st_size}" for path in self._paths)
 
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
         """One pass over the files."""
-        for path in self._paths:
+        for path, label in zip(self._paths, self._labels, strict=True):
             if stop.is_set():
                 return
-            full, label = self._folder / path, _label(path, self._classes)
+            full = self._folder / path
             try:
                 data = full.read_bytes()
             except OSError as error:
@@ -157,7 +157,6 @@ class ArchiveInput:
 
     def __init__(self, path: Path, class_names: Sequence[str]) -> None:
         self._path = path
-        self._classes = class_names
         try:
             with zipfile.ZipFile(path) as archive:
                 entries = [
@@ -170,17 +169,17 @@ class ArchiveInput:
         if not entries:
             raise DataError(f"input: no images in {path}: expected files such as {', '.join(IMAGE_SUFFIXES[:3])}")
         self._entries = entries
+        self._labels = [_label(PurePosixPath(entry.filename), class_names) for entry in entries]
         self.total = len(entries)
         self.content_hash = _hash(f"{entry.filename} {entry.CRC:08x}" for entry in entries)
 
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
         """One pass over the archive."""
         with zipfile.ZipFile(self._path) as archive:
-            for entry in self._entries:
+            for entry, label in zip(self._entries, self._labels, strict=True):
                 if stop.is_set():
                     return
                 name = f"{self._path}:{entry.filename}"
-                label = _label(PurePosixPath(entry.filename), self._classes)
                 try:
                     data = archive.read(entry)
                 except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:

@@ -6,13 +6,15 @@ from __future__ import annotations
 import itertools
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final
 
 from mdi_exit_ros.images import resize
 from mdi_exit_ros.nodes.images.inputs import CameraFrame, ImageInput
 
-PREFETCH = 64  # decoded frames of a finite input kept ready
+CHUNK = 16  # frames of a finite input handed over at once: one handshake between threads for all of them
+PREFETCH = 8  # chunks kept ready
 CATCH_UP_S = 0.05  # lateness that a paced input makes up for; more is forgotten
 
 
@@ -35,8 +37,9 @@ class Reader:
         self._passes: Final = itertools.count() if loop and not source.live else range(1)
         self._ready = ready
         self._stop = threading.Event()
-        self._frames: queue.Queue[CameraFrame | None] = queue.Queue(PREFETCH)
-        self._ahead: CameraFrame | None = None
+        self._chunks: queue.Queue[list[CameraFrame] | None] = queue.Queue(PREFETCH)
+        self._chunk: list[CameraFrame] = []
+        self._ahead: deque[CameraFrame] = deque()
         self._read = 0
         self._hungry = True
         self.ended = False
@@ -50,19 +53,19 @@ class Reader:
 
     def peek(self) -> CameraFrame | None:
         """The next frame without taking it; None when none is ready. After the last one, `ended` is true."""
-        if self._ahead is None and not self.ended:
+        if not self._ahead and not self.ended:
             try:
-                self._ahead = self._frames.get_nowait()
-                self.ended = self._ahead is None
+                chunk = self._chunks.get_nowait()
             except queue.Empty:
                 self._hungry = True
-        return self._ahead
+                return None
+            self.ended = chunk is None
+            self._ahead.extend(chunk or ())
+        return self._ahead[0] if self._ahead else None
 
     def take(self) -> CameraFrame:
         """Takes the frame that `peek` showed."""
-        frame, self._ahead = self._ahead, None
-        assert frame is not None
-        return frame
+        return self._ahead.popleft()
 
     def stop(self) -> None:
         """Ends the loop soon."""
@@ -71,8 +74,15 @@ class Reader:
     def loop(self) -> None:
         """Reads until the end or until stopped."""
         for frame in itertools.islice(self._all(), self._limit or None):
-            self._put(frame)
-        self._put(None)
+            if frame.image is not None:
+                frame = frame._replace(image=resize(frame.image, *self._size))
+            self._chunk.append(frame)
+            if self._source.live or self._hungry or len(self._chunk) >= CHUNK:
+                self._hand_over(self._chunk)
+                self._chunk = []
+        if self._chunk:
+            self._hand_over(self._chunk)
+        self._hand_over(None)
 
     def _all(self) -> Iterator[CameraFrame]:
         for _ in self._passes:
@@ -83,12 +93,10 @@ class Reader:
             if self._stop.is_set() or self._read == before:
                 return
 
-    def _put(self, frame: CameraFrame | None) -> None:
-        if frame is not None and frame.image is not None:
-            frame = frame._replace(image=resize(frame.image, *self._size))
+    def _hand_over(self, chunk: list[CameraFrame] | None) -> None:
         while not self._stop.is_set():
             try:
-                self._frames.put(frame, timeout=0.1)
+                self._chunks.put(chunk, timeout=0.1)
             except queue.Full:
                 continue
             break
