@@ -73,21 +73,18 @@ class Status(enum.IntEnum):
 
 
 class Answer(NamedTuple):
-    """How one attempt at a frame ended at a worker; `exit` is 1..K, and 0 without an answer."""
+    """How one attempt at a frame ended at a worker.
+
+    `exit` (1..K), `class_id` and the calibrated `confidence` (0..1) are what the network said, valid when OK.
+    """
 
     frame: FrameId
     attempt: int
     status: Status
     reason: Reason = Reason.NONE
     exit: int = 0
-
-
-class Verdict(NamedTuple):
-    """An answer with what the network said: class and calibrated confidence (0..1), valid when it is OK."""
-
-    answer: Answer
-    class_id: int
-    confidence: float
+    class_id: int = 0
+    confidence: float = 0.0
 
 
 class State(enum.IntEnum):

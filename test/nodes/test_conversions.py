@@ -23,7 +23,7 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task, Verdict
+from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
 
 BIG = 2**64 - 1
 MOST = convert.COUNT_MAX
@@ -110,17 +110,17 @@ def test_tensor_that_disagrees_with_the_model_or_its_bytes_is_refused(damage):
         convert.tensor_from_message(message, (4, 2, 2), "float32")
 
 
-def verdicts():
+def answers():
     return (
-        Verdict(Answer(FrameId(SOURCE, 1), 1, Status.OK, exit=3), 9, 0.5),
-        Verdict(Answer(FrameId(SOURCE, BIG), 65535, Status.REFUSED, Reason.MODEL_MISMATCH), 0, 0.0),
-        Verdict(Answer(FrameId(SOURCE, 2), 2, Status.FAILED, Reason.SHUTDOWN), 0, 0.0),
+        Answer(FrameId(SOURCE, 1), 1, Status.OK, Reason.NONE, 3, 9, 0.5),
+        Answer(FrameId(SOURCE, BIG), 65535, Status.REFUSED, Reason.MODEL_MISMATCH),
+        Answer(FrameId(SOURCE, 2), 2, Status.FAILED, Reason.SHUTDOWN),
     )
 
 
 def test_answers_come_back_as_they_were():
-    message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, verdicts()))
-    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, verdicts())
+    message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, answers()))
+    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, answers())
 
 
 def test_answers_that_open_a_stream_come_back_as_they_were():
@@ -136,7 +136,7 @@ def test_answers_that_open_a_stream_come_back_as_they_were():
     ],
 )
 def test_answer_out_of_range_is_refused(field, value):
-    message = convert.answers_to_message(WORKER, SOURCE, verdicts())
+    message = convert.answers_to_message(WORKER, SOURCE, answers())
     getattr(message, field)[0] = value
     with pytest.raises(convert.MessageError, match="ResultBatch of worker1"):
         convert.answers_from_message(message, 5, 10)

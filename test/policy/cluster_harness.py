@@ -34,7 +34,7 @@ from mdi_exit_ros.policy.events import (
 )
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.task import Mode, PeerId, Status, Strategy, Verdict
+from mdi_exit_ros.task import Mode, PeerId, Status, Strategy
 
 MODEL = "model-a"
 NUM_SEGMENTS = 5
@@ -174,12 +174,12 @@ class Cluster:
                     return
                 duration = self.service_s * (1.0 + 0.2 * len(tasks))
                 confidences = tuple(self.rng.random() for _ in tasks)
-                done = ServiceDone(confidences, duration)
+                done = ServiceDone(confidences, (0,) * len(tasks), duration)
                 self.at(self.now + duration, lambda: self._if_alive(name, core, done))
             case SendTasks():
                 self._deliver_tasks(core.setup.me, action)
             case SendAnswers(source, answers):
-                event = AnswersReceived(core.setup.me, source, tuple(Verdict(answer, 0, 0.5) for answer in answers))
+                event = AnswersReceived(core.setup.me, source, answers)
                 self._deliver(name, lambda: self.tell_source(event))
             case PublishWorkerReport(report):
                 self._broadcast(report, sender=name)

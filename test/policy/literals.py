@@ -11,6 +11,7 @@ from mdi_exit_ros.policy.actions import PublishSourceReport, PublishWorkerReport
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     LedgerCounts,
+    ServiceDone,
     SourceReport,
     StreamReport,
     TasksReceived,
@@ -145,6 +146,11 @@ def batch(
     return TasksReceived(sender, receiver.incarnation, sent_total, stamp, model_id, tuple(items))
 
 
+def done(confidences: tuple[float, ...], duration_s: float) -> ServiceDone:
+    """The running batch is done, each frame of class 6."""
+    return ServiceDone(confidences, (6,) * len(confidences), duration_s)
+
+
 def worker(
     *,
     neighbours: tuple[str, ...] = ("w2",),
@@ -165,7 +171,7 @@ def worker(
         strategy=strategy,
         exits_enabled=exits_enabled,
         exit_thresholds=(0.8,) * 4,
-        settings=WorkerSettings(**settings),
+        settings=WorkerSettings(**{"answer_wait_s": 0.0, "status_interval_min_s": 0.01, **settings}),
     )
     return WorkerCore(setup, rng or Tosses())
 

@@ -34,7 +34,7 @@ from mdi_exit_ros.policy.events import (
     Tick,
 )
 from mdi_exit_ros.policy.source import CATCH_UP_S, FORGET_WORKER_S, HOME_GRACE_S, RETRY_PAUSE_S, SourceCore
-from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task, Verdict
+from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 OK, REFUSED, FAILED = Status.OK, Status.REFUSED, Status.FAILED
 
@@ -50,8 +50,9 @@ def offer(core: SourceCore, sequence: int, now: float, *, count: int = 1) -> lis
 def answer(
     core: SourceCore, sequence: int, now: float, status: Status = OK, reason: Reason = Reason.NONE, attempt: int = 1
 ) -> list[Any]:
-    given = Answer(FrameId(CAM, sequence), attempt, status, reason, 3 if status is OK else 0)
-    return decisions(core.handle(AnswersReceived(W1, CAM, (Verdict(given, 6, 0.75),)), now))
+    said = (3, 6, 0.75) if status is OK else ()
+    given = Answer(FrameId(CAM, sequence), attempt, status, reason, *said)
+    return decisions(core.handle(AnswersReceived(W1, CAM, (given,)), now))
 
 
 def closed(
@@ -438,7 +439,7 @@ def test_answer_for_another_source_or_life_is_ignored() -> None:
     offer(core, 0, 0.1)
     for other in (PeerId("cam2", 7), PeerId("cam", 8)):
         given = Answer(FrameId(other, 0), 1, OK, Reason.NONE, 3)
-        assert decisions(core.handle(AnswersReceived(W1, other, (Verdict(given, 6, 0.75),)), 0.2)) == []
+        assert decisions(core.handle(AnswersReceived(W1, other, (given,)), 0.2)) == []
     assert core.summary()["duplicates"] == 0
 
 
@@ -614,8 +615,8 @@ def test_source_finishes_when_its_input_has_ended_and_all_frames_are_closed() ->
     core = ready_source(total=1)
     offer(core, 0, 0.1)
     assert decisions(core.handle(InputEnded(), 0.2)) == []
-    verdict = Verdict(Answer(FrameId(CAM, 0), 1, OK, Reason.NONE, 3), 6, 0.75)
-    actions = core.handle(AnswersReceived(W1, CAM, (verdict,)), 0.3)
+    given = Answer(FrameId(CAM, 0), 1, OK, Reason.NONE, 3)
+    actions = core.handle(AnswersReceived(W1, CAM, (given,)), 0.3)
     assert [type(action) for action in actions] == [CloseFrame, PublishSourceReport, Finished]
     report = report_of(actions)
     assert (report.state, report.counts.ok, report.counts.in_flight, report.total) == (State.STOPPING, 1, 0, 1)
@@ -728,8 +729,8 @@ def test_memory_is_constant_over_a_hundred_thousand_frames() -> None:
         for each in [task for batch in of(SendTasks, actions) for task in batch.tasks]:
             sent += 1
             if each.frame.sequence % 50 or each.attempt > 1:  # two in a hundred get no first answer
-                verdict = Verdict(Answer(each.frame, each.attempt, OK, Reason.NONE, 1), 1, 0.75)
-                core.handle(AnswersReceived(W1, CAM, (verdict,)), now)
+                given = Answer(each.frame, each.attempt, OK, Reason.NONE, 1)
+                core.handle(AnswersReceived(W1, CAM, (given,)), now)
         if sequence == 6400:
             early = sizes()
     late = sizes()

@@ -17,6 +17,7 @@ from literals import (
     Tosses,
     batch,
     decisions,
+    done,
     of,
     policy,
     ready_worker,
@@ -31,7 +32,6 @@ from literals import (
 
 from mdi_exit_ros.policy.actions import Finished, Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, Warn
 from mdi_exit_ros.policy.events import (
-    ServiceDone,
     ServiceFailed,
     Shutdown,
     TasksReceived,
@@ -55,22 +55,20 @@ class Camera:
         return decisions(self.core.handle(batch(CAM, self.sent, items), now))
 
 
-def answers(*given: tuple[Task, Status, Reason, int]) -> SendAnswers:
-    return SendAnswers(
-        CAM, tuple(Answer(each.frame, each.attempt, status, reason, number) for each, status, reason, number in given)
-    )
+def answer(given: Task, exit_number: int, confidence: float) -> Answer:
+    return Answer(given.frame, given.attempt, Status.OK, Reason.NONE, exit_number, 6, confidence)
 
 
-def ok(*given: Task, exit_number: int) -> SendAnswers:
-    return answers(*((each, Status.OK, Reason.NONE, exit_number) for each in given))
+def ok(given: Task, *, exit_number: int, confidence: float) -> SendAnswers:
+    return SendAnswers(CAM, (answer(given, exit_number, confidence),))
 
 
 def refused(*given: Task, reason: Reason) -> SendAnswers:
-    return answers(*((each, Status.REFUSED, reason, 0) for each in given))
+    return SendAnswers(CAM, tuple(Answer(each.frame, each.attempt, Status.REFUSED, reason) for each in given))
 
 
 def failed(*given: Task, reason: Reason) -> SendAnswers:
-    return answers(*((each, Status.FAILED, reason, 0) for each in given))
+    return SendAnswers(CAM, tuple(Answer(each.frame, each.attempt, Status.FAILED, reason) for each in given))
 
 
 def busy_worker(*, service_s: float, **changes: Any) -> tuple[WorkerCore, Camera]:
@@ -78,7 +76,7 @@ def busy_worker(*, service_s: float, **changes: Any) -> tuple[WorkerCore, Camera
     core = ready_worker(**{"batch_max": 1, **changes})
     camera = Camera(core)
     assert camera.send(1, 1.0) == [RunBatch(1, tasks(1))]
-    assert ok(task(0), exit_number=1) in core.handle(ServiceDone((1.0,), service_s), 1.0)
+    assert ok(task(0), exit_number=1, confidence=1.0) in core.handle(done((1.0,), service_s), 1.0)
     assert camera.send(1, 1.0) == [RunBatch(1, (task(1),))]
     return core, camera
 
@@ -318,7 +316,7 @@ def test_batch_that_comes_twice_is_run_once() -> None:
 def test_late_copy_of_an_answered_task_is_forgotten() -> None:
     core = ready_worker()
     core.handle(batch(CAM, 1, tasks(1)), 1.0)
-    core.handle(ServiceDone((1.0,), 0.1), 1.1)
+    core.handle(done((1.0,), 0.1), 1.1)
     assert decisions(core.handle(batch(CAM, 1, tasks(1)), 1.2)) == [Forget(tasks(1))]
 
 
@@ -388,8 +386,8 @@ def test_one_batch_runs_at_a_time() -> None:
 def test_sure_frame_leaves_and_unsure_one_goes_on() -> None:
     core = ready_worker()
     Camera(core).send(2, 1.0)
-    actions = decisions(core.handle(ServiceDone((0.8, 0.79), 0.1), 1.1))
-    assert actions == [ok(task(0), exit_number=1), Forget((task(0),)), RunBatch(2, (task(1, 2),))]
+    actions = decisions(core.handle(done((0.8, 0.79), 0.1), 1.1))
+    assert actions == [ok(task(0), exit_number=1, confidence=0.8), Forget((task(0),)), RunBatch(2, (task(1, 2),))]
 
 
 def run_to_end(core: WorkerCore, confidence: float) -> list[Any]:
@@ -397,7 +395,7 @@ def run_to_end(core: WorkerCore, confidence: float) -> list[Any]:
     every = Camera(core).send(1, 1.0)
     for step in range(5):
         if not of(SendAnswers, every):
-            every += decisions(core.handle(ServiceDone((confidence,), 0.01), 1.1 + step))
+            every += decisions(core.handle(done((confidence,), 0.01), 1.1 + step))
     return every
 
 
@@ -415,14 +413,14 @@ def test_sure_frame_runs_the_segments_up_to_its_exit(changes: dict[str, Any], se
 
 
 def test_last_exit_answers_an_unsure_frame() -> None:
-    assert ok(task(segment=5), exit_number=5) in run_to_end(ready_worker(), 0.0)
+    assert ok(task(segment=5), exit_number=5, confidence=0.0) in run_to_end(ready_worker(), 0.0)
 
 
 def test_thresholds_of_a_controller_decide_the_next_frame() -> None:
     core = ready_worker()
     Camera(core).send(1, 1.0)
     core.handle(policy(thresholds=(0.5, 1.0, 1.0, 1.0)), 1.05)
-    assert ok(task(), exit_number=1) in core.handle(ServiceDone((0.5,), 0.1), 1.1)
+    assert ok(task(), exit_number=1, confidence=0.5) in core.handle(done((0.5,), 0.1), 1.1)
 
 
 def test_last_policy_holds_when_the_controller_is_gone() -> None:
@@ -432,7 +430,7 @@ def test_last_policy_holds_when_the_controller_is_gone() -> None:
     core.handle(batch(CAM, 0, ()), 3000.0)
     core.handle(Tick(), 3001.0)
     core.handle(batch(CAM, 1, (task(expires_at=9999.0),)), 3001.0)
-    assert of(SendAnswers, core.handle(ServiceDone((0.5,), 0.1), 3001.1))
+    assert of(SendAnswers, core.handle(done((0.5,), 0.1), 3001.1))
 
 
 def test_several_controllers_are_warned_of() -> None:
@@ -494,7 +492,7 @@ def test_frame_for_a_busy_worker_goes_to_the_output_queue() -> None:
     assert queues(core, 2.0) == (1, 1)
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [(16, (1, 16)), (17, (1, 17)), (18, (2, 17)), (20, (4, 17))])
+@pytest.mark.parametrize(("waiting", "expected"), [(32, (1, 32)), (33, (1, 33)), (34, (2, 33)), (36, (4, 33))])
 def test_frames_stay_when_the_output_queue_is_longer_than_its_threshold(
     waiting: int, expected: tuple[int, int]
 ) -> None:
@@ -528,14 +526,14 @@ def test_whole_frames_move_and_begun_ones_stay_under_ddi() -> None:
     Camera(core).send(2, 1.0)
     core.handle(batch(CAM, 3, (task(2),)), 1.0)
     core.handle(worker_report(W2, stream(credit=1)), 1.0)
-    core.handle(ServiceDone((0.0, 0.0), 0.1), 1.1)
+    core.handle(done((0.0, 0.0), 0.1), 1.1)
     assert queues(core, 2.0) == (2, 0)  # frame 2 has moved; 0 and 1 go on here
 
 
 def test_output_queue_is_run_when_the_input_queue_is_empty() -> None:
     core, camera = busy_worker(service_s=0.1)
     camera.send(2, 1.0)
-    actions = decisions(core.handle(ServiceDone((1.0,), 0.1), 1.1))
+    actions = decisions(core.handle(done((1.0,), 0.1), 1.1))
     assert actions[-1] == RunBatch(1, (task(2),))
     assert queues(core, 2.0) == (1, 1)
 
@@ -545,8 +543,8 @@ def test_segment_that_has_waited_longest_is_run_whichever_queue_it_waits_in() ->
     camera = Camera(core)
     camera.send(2, 1.0)  # frame 0 runs, frame 1 waits in O
     core.handle(batch(W2, 1, (task(50, 3),)), 1.5)  # into I: a neighbour moved it here
-    first = decisions(core.handle(ServiceDone((1.0,), 0.1), 2.0))
-    second = decisions(core.handle(ServiceDone((1.0,), 0.1), 2.1))
+    first = decisions(core.handle(done((1.0,), 0.1), 2.0))
+    second = decisions(core.handle(done((1.0,), 0.1), 2.1))
     assert (first[-1], second[-1]) == (RunBatch(1, (task(1),)), RunBatch(3, (task(50, 3),)))
 
 
@@ -554,7 +552,7 @@ def test_input_queue_goes_first_of_tasks_that_came_together() -> None:
     core, camera = busy_worker(service_s=0.1)
     core.handle(policy(output_threshold=0), 1.0)
     camera.send(2, 1.2)  # frame 2 into O, frame 3 into I
-    assert decisions(core.handle(ServiceDone((1.0,), 0.1), 1.3))[-1] == RunBatch(1, (task(3),))
+    assert decisions(core.handle(done((1.0,), 0.1), 1.3))[-1] == RunBatch(1, (task(3),))
 
 
 def test_expired_tasks_make_room_in_a_batch() -> None:
@@ -563,7 +561,7 @@ def test_expired_tasks_make_room_in_a_batch() -> None:
     camera.send(1, 1.0)
     late = task(1, expires_at=1.5)
     core.handle(batch(CAM, 4, (late, task(2), task(3))), 1.1)
-    actions = decisions(core.handle(ServiceDone((1.0,), 0.1), 1.6))
+    actions = decisions(core.handle(done((1.0,), 0.1), 1.6))
     assert of(RunBatch, actions) == [RunBatch(1, (task(2), task(3)))]
     (back,) = of(SendAnswers, actions)
     assert Answer(late.frame, 1, Status.FAILED, Reason.EXPIRED, 0) in back.answers
@@ -574,7 +572,7 @@ def test_batch_is_filled_up_from_the_output_queue() -> None:
     core.handle(policy(output_threshold=1), 1.0)
     camera.send(5, 1.0)
     assert queues(core, 1.05) == (4, 2)
-    actions = decisions(core.handle(ServiceDone((1.0,), 0.1), 1.1))
+    actions = decisions(core.handle(done((1.0,), 0.1), 1.1))
     assert [each.frame.sequence for each in of(RunBatch, actions)[0].tasks] == [4, 5, 6, 2]
 
 
@@ -728,7 +726,7 @@ def test_service_end_is_new_information() -> None:
     core.handle(delayed(2.0, 1.0), 1.0)
     camera.send(2, 1.0)
     assert len(rng.values) == 1
-    core.handle(ServiceDone((1.0,), 0.5), 1.5)
+    core.handle(done((1.0,), 0.5), 1.5)
     assert rng.values == []
 
 
@@ -776,7 +774,7 @@ def test_task_that_cannot_run_here_moves_whatever_the_queues_say() -> None:
     core, camera = first_segment_worker()
     core.handle(worker_report(W2, stream(), queue=500, service_s=9.0, segments=(2, 3, 4, 5)), 1.0)
     camera.send(1, 1.0)
-    assert sent_to(W2, core.handle(ServiceDone((0.0,), 0.001), 1.1)) == [task(0, 2)]
+    assert sent_to(W2, core.handle(done((0.0,), 0.001), 1.1)) == [task(0, 2)]
 
 
 def test_task_that_cannot_run_here_goes_to_the_best_holder_with_credit() -> None:
@@ -785,21 +783,21 @@ def test_task_that_cannot_run_here_goes_to_the_best_holder_with_credit() -> None
     core.handle(worker_report(W3, stream(), queue=3, service_s=1.0, segments=(2, 3, 4, 5)), 1.0)
     core.handle(worker_report(PeerId("w4", 4), stream(), queue=2, service_s=1.0, segments=(3,)), 1.0)
     camera.send(1, 1.0)
-    assert sent_to(W3, core.handle(ServiceDone((0.0,), 0.001), 1.1)) == [task(0, 2)]
+    assert sent_to(W3, core.handle(done((0.0,), 0.001), 1.1)) == [task(0, 2)]
 
 
 def test_credit_is_kept_for_later_segments_that_only_the_neighbour_holds() -> None:
     core, camera = first_segment_worker()
     core.handle(worker_report(W2, stream(credit=4), segments=(2, 3, 4, 5)), 1.0)
     camera.send(3, 1.0)
-    actions = core.handle(ServiceDone((0.0,) * 3, 0.001), 1.1)
+    actions = core.handle(done((0.0,) * 3, 0.001), 1.1)
     assert len(sent_to(W2, actions)) == 1  # one frame each is kept for segments 3, 4 and 5
 
 
 def test_task_waits_for_a_holder_and_fails_when_none_came() -> None:
     core, camera = first_segment_worker(move_timeout_s=1.0)
     camera.send(1, 1.0)
-    core.handle(ServiceDone((0.0,), 0.001), 1.5)
+    core.handle(done((0.0,), 0.001), 1.5)
     report_of(core.handle(Tick(), 2.45))
     assert core.next_deadline() == 2.5
     assert decisions(core.handle(Tick(), 2.499)) == []
@@ -809,14 +807,14 @@ def test_task_waits_for_a_holder_and_fails_when_none_came() -> None:
 def test_task_moves_when_a_holder_comes_in_time() -> None:
     core, camera = first_segment_worker(move_timeout_s=1.0)
     camera.send(1, 1.0)
-    core.handle(ServiceDone((0.0,), 0.001), 1.5)
+    core.handle(done((0.0,), 0.001), 1.5)
     assert sent_to(W2, core.handle(worker_report(W2, stream()), 2.4)) == [task(0, 2)]
 
 
 def test_task_is_refused_as_blocked_when_holders_gave_no_credit_in_time() -> None:
     core, camera = first_segment_worker(move_timeout_s=1.0)
     camera.send(1, 1.0)
-    core.handle(ServiceDone((0.0,), 0.001), 1.5)
+    core.handle(done((0.0,), 0.001), 1.5)
     assert decisions(core.handle(worker_report(W2, stream(credit=0)), 2.4)) == []
     assert decisions(core.handle(Tick(), 2.5)) == [refused(task(0, 2), reason=Reason.BLOCKED), Forget((task(0, 2),))]
 
@@ -836,7 +834,7 @@ def test_newer_attempt_replaces_a_waiting_one() -> None:
     again = task(2, attempt=2)
     assert decisions(core.handle(batch(CAM, 4, (again,)), 1.1)) == [Forget((task(2),))]
     assert core.held == 2
-    assert decisions(core.handle(ServiceDone((1.0,), 0.1), 1.2))[-1] == RunBatch(1, (again,))
+    assert decisions(core.handle(done((1.0,), 0.1), 1.2))[-1] == RunBatch(1, (again,))
 
 
 def test_result_of_a_superseded_running_attempt_is_dropped() -> None:
@@ -844,7 +842,7 @@ def test_result_of_a_superseded_running_attempt_is_dropped() -> None:
     Camera(core).send(1, 1.0)
     again = task(0, attempt=2)
     assert decisions(core.handle(batch(CAM, 2, (again,)), 1.1)) == []
-    assert decisions(core.handle(ServiceDone((1.0,), 0.1), 1.2)) == [Forget((task(0),)), RunBatch(1, (again,))]
+    assert decisions(core.handle(done((1.0,), 0.1), 1.2)) == [Forget((task(0),)), RunBatch(1, (again,))]
 
 
 def test_older_attempt_that_comes_late_is_dropped() -> None:
@@ -863,6 +861,35 @@ def test_superseded_attempts_are_counted_and_free_their_room() -> None:
     assert report.streams[0].credit == 3
 
 
+def test_busy_worker_gathers_answers_for_one_message() -> None:
+    core = ready_worker(strategy=Strategy.LOCAL, batch_max=1, answer_wait_s=0.01)
+    core.handle(batch(CAM, 4, tasks(4)), 1.0)
+    assert of(SendAnswers, core.handle(done((0.9,), 0.002), 1.002)) == []
+    assert of(SendAnswers, core.handle(done((0.8,), 0.002), 1.004)) == []
+    assert core.next_deadline() == pytest.approx(1.012)
+    assert of(SendAnswers, core.handle(Tick(), 1.0119)) == []
+    both = SendAnswers(CAM, (answer(task(0), 1, 0.9), answer(task(1), 1, 0.8)))
+    assert of(SendAnswers, core.handle(Tick(), 1.012)) == [both]
+    assert of(SendAnswers, core.handle(Tick(), 1.1)) == []
+
+
+def test_worker_that_has_nothing_left_to_run_answers_at_once() -> None:
+    core = ready_worker(strategy=Strategy.LOCAL, batch_max=1, answer_wait_s=0.01)
+    core.handle(batch(CAM, 2, tasks(2)), 1.0)
+    core.handle(done((0.9,), 0.002), 1.002)
+    both = SendAnswers(CAM, (answer(task(0), 1, 0.9), answer(task(1), 1, 0.8)))
+    assert of(SendAnswers, core.handle(done((0.8,), 0.002), 1.004)) == [both]
+
+
+def test_refusal_does_not_wait_and_takes_gathered_answers_along() -> None:
+    core = ready_worker(strategy=Strategy.LOCAL, batch_max=1, answer_wait_s=0.01)
+    core.handle(batch(CAM, 2, tasks(2)), 1.0)
+    core.handle(done((0.9,), 0.002), 1.002)
+    back = Answer(task(2).frame, 1, Status.REFUSED, Reason.MODEL_MISMATCH)
+    actions = core.handle(batch(CAM, 3, tasks(1, first=2), model_id="model-b"), 1.003)
+    assert of(SendAnswers, actions) == [SendAnswers(CAM, (answer(task(0), 1, 0.9), back))]
+
+
 # ---- telling others ------------------------------------------------------------------------------------------
 
 
@@ -873,21 +900,21 @@ def reported(core: WorkerCore, event: Any, now: float) -> bool:
 def test_status_goes_out_when_the_load_has_halved_but_not_more_often_than_allowed() -> None:
     core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, strategy=Strategy.LOCAL, batch_max=1)
     assert not reported(core, batch(CAM, 4, tasks(4)), 0.015)
-    assert not reported(core, ServiceDone((0.9,), 0.002), 0.017)  # 3 of the 4 that others know of
-    assert not reported(core, ServiceDone((0.9,), 0.002), 0.019)  # half, but too early
+    assert not reported(core, done((0.9,), 0.002), 0.017)  # 3 of the 4 that others know of
+    assert not reported(core, done((0.9,), 0.002), 0.019)  # half, but too early
     assert core.next_deadline() == 0.02
     assert reported(core, Tick(), 0.02)
-    assert reported(core, ServiceDone((0.9,), 0.002), 0.04)  # 1 of 2
-    assert reported(core, ServiceDone((0.9,), 0.002), 0.06)  # idle
+    assert reported(core, done((0.9,), 0.002), 0.04)  # 1 of 2
+    assert reported(core, done((0.9,), 0.002), 0.06)  # idle
     assert core.next_deadline() == pytest.approx(0.16)
 
 
 def test_status_goes_out_when_a_sender_has_used_half_of_its_share() -> None:
     core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, queue_capacity=16)  # its share is 8
     assert not reported(core, batch(CAM, 8, tasks(8)), 0.02)
-    assert not reported(core, ServiceDone((0.9,) * 3 + (0.1,) * 5, 0.002), 0.03)
+    assert not reported(core, done((0.9,) * 3 + (0.1,) * 5, 0.002), 0.03)
     assert core.next_deadline() == pytest.approx(0.11)
-    assert report_of(core.handle(ServiceDone((0.9,) + (0.1,) * 4, 0.002), 0.04)).streams[0].credit == 4
+    assert report_of(core.handle(done((0.9,) + (0.1,) * 4, 0.002), 0.04)).streams[0].credit == 4
 
 
 def test_status_goes_out_as_a_sign_of_life_without_change() -> None:
@@ -936,7 +963,7 @@ def test_tick_at_the_deadline_is_never_too_early(wait_s: float) -> None:
     core, camera = first_segment_worker(move_timeout_s=wait_s)
     camera.send(1, 1.0)
     now = 1.0 + 1e-9
-    core.handle(ServiceDone((0.0,), 0.001), now)
+    core.handle(done((0.0,), 0.001), now)
     for _ in range(200):
         deadline = core.next_deadline()
         assert deadline is not None and deadline > now
@@ -954,7 +981,7 @@ def test_stopping_worker_sends_everything_back_and_finishes() -> None:
     actions = core.handle(Shutdown(), 1.05)
     assert decisions(actions) == [refused(task(2), task(3), reason=Reason.SHUTDOWN), Forget((task(2), task(3)))]
     assert report_of(actions).state is State.STOPPING
-    assert decisions(core.handle(ServiceDone((0.5,), 0.1), 1.1)) == [
+    assert decisions(core.handle(done((0.5,), 0.1), 1.1)) == [
         refused(task(1), reason=Reason.SHUTDOWN),
         Forget((task(1),)),
         Finished(),
@@ -973,7 +1000,7 @@ def test_result_that_comes_while_stopping_is_still_sent() -> None:
     core = ready_worker()
     Camera(core).send(1, 1.0)
     core.handle(Shutdown(), 1.05)
-    assert ok(task(), exit_number=1) in core.handle(ServiceDone((1.0,), 0.1), 1.1)
+    assert ok(task(), exit_number=1, confidence=1.0) in core.handle(done((1.0,), 0.1), 1.1)
 
 
 def test_failed_batch_while_stopping_finishes_too() -> None:
@@ -1038,7 +1065,7 @@ def test_books_agree_whatever_happens() -> None:
                     ]
                     event: Any = batch(sender, sent[sender], items)
                 case 3 | 4 if expected:
-                    event = ServiceDone(tuple(rng.random() for _ in expected), 0.01)
+                    event = done(tuple(rng.random() for _ in expected), 0.01)
                     expected = []
                 case 5 if expected:
                     event = ServiceFailed()
@@ -1080,7 +1107,7 @@ def test_worker_keeps_nothing_of_frames_that_have_left() -> None:
         core.handle(batch(CAM, 4 * step, tasks(4, first=sequence)), now)
         sequence += 4
         while core._running:
-            core.handle(ServiceDone((1.0,) * len(core._running), 0.001), now)
+            core.handle(done((1.0,) * len(core._running), 0.001), now)
     assert core.held == 0
     sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict | list | set | tuple)}
     assert max(sizes.values()) <= 20, sizes  # one of them names the counters

@@ -37,7 +37,7 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task, Verdict
+from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
 
 
 class MessageError(MdiExitError):
@@ -175,9 +175,8 @@ def rejection_of(message: TaskBatch, now: float, reason: Reason) -> TasksRejecte
 # ---- answers ----------------------------------------------------------------------------------------------
 
 
-def answers_to_message(worker: PeerId, source: PeerId, verdicts: Sequence[Verdict]) -> ResultBatch:
+def answers_to_message(worker: PeerId, source: PeerId, answers: Sequence[Answer]) -> ResultBatch:
     """The ResultBatch by which `worker` answers `source`."""
-    answers = [verdict.answer for verdict in verdicts]
     return ResultBatch(
         worker=worker.name,
         worker_incarnation=worker.incarnation,
@@ -188,8 +187,8 @@ def answers_to_message(worker: PeerId, source: PeerId, verdicts: Sequence[Verdic
         status=array.array("B", [answer.status for answer in answers]),
         reason=array.array("B", [answer.reason for answer in answers]),
         exit=array.array("B", [answer.exit for answer in answers]),
-        class_id=array.array("H", [verdict.class_id for verdict in verdicts]),
-        confidence=array.array("f", [verdict.confidence for verdict in verdicts]),
+        class_id=array.array("H", [answer.class_id for answer in answers]),
+        confidence=array.array("f", [answer.confidence for answer in answers]),
     )
 
 
@@ -200,7 +199,7 @@ def answers_from_message(message: ResultBatch, num_segments: int, num_classes: i
         MessageError: the arrays disagree, or a status, reason, exit, class or confidence is out of range.
     """
     source = PeerId(message.source, message.source_incarnation)
-    verdicts = []
+    answers = []
     with _fields_of("ResultBatch", message.worker):
         for sequence, attempt, status, reason, exit_number, class_id, confidence in zip(
             message.sequence,
@@ -220,9 +219,9 @@ def answers_from_message(message: ResultBatch, num_segments: int, num_classes: i
                     f"expected exit 1..{num_segments}, class below {num_classes} and confidence in 0..1, "
                     f"got {exit_number}, {class_id} and {confidence}"
                 )
-            answer = Answer(FrameId(source, sequence), attempt, ended, Reason(reason), exit_number)
-            verdicts.append(Verdict(answer, class_id, confidence))
-    return AnswersReceived(PeerId(message.worker, message.worker_incarnation), source, tuple(verdicts))
+            frame = FrameId(source, sequence)
+            answers.append(Answer(frame, attempt, ended, Reason(reason), exit_number, class_id, confidence))
+    return AnswersReceived(PeerId(message.worker, message.worker_incarnation), source, tuple(answers))
 
 
 def classification_to_message(

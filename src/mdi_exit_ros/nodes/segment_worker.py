@@ -35,12 +35,12 @@ from mdi_exit_ros.nodes.conversions import (
 )
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
-from mdi_exit_ros.nodes.tensors import Key, TensorStore, gather
+from mdi_exit_ros.nodes.tensors import TensorStore, gather
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.task import PeerId, Reason, Strategy, Task, Verdict
+from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
 
 MEMORY_POLL_S = 1.0
 PATIENCE_S = 10.0  # without a source, after which the node says so
@@ -74,7 +74,6 @@ class SegmentWorker(CoreNode):
         self.config = self.declare_config(SegmentWorkerConfig)
         self.settings = declare(self, WorkerSettings)
         self._tensors = TensorStore()
-        self._outputs: dict[Key, tuple[int, float]] = {}
         self._results: dict[str, Publisher[Any]] = {}
         self._measured_at = float("-inf")
         self._rss_bytes = 0
@@ -169,16 +168,11 @@ class SegmentWorker(CoreNode):
     # ---- compute ---------------------------------------------------------------------------------------------
 
     def _on_computed(self, tasks: tuple[Task, ...], output: SegmentOutput, duration_s: float) -> None:
-        confidences = tuple(output.confidence.tolist())
-        classes = output.class_id.tolist()
+        event = ServiceDone(tuple(output.confidence.tolist()), tuple(output.class_id.tolist()), duration_s)
         with self.condition:
-            self._outputs = {
-                (task.frame, task.attempt): answer
-                for task, answer in zip(tasks, zip(classes, confidences, strict=True), strict=True)
-            }
             if output.features is not None:
                 self._tensors.replace(tasks, output.features)
-            self.feed(ServiceDone(confidences, duration_s))
+            self.feed(event)
 
     def _on_failed(self, tasks: tuple[Task, ...], error: Exception) -> None:
         segment = tasks[0].segment
@@ -210,10 +204,7 @@ class SegmentWorker(CoreNode):
         if publisher is None:
             self.say_once(f"source:{action.source.name}", f"no answer possible to unknown source {action.source.name}")
             return
-        verdicts = [
-            Verdict(answer, *self._outputs.get((answer.frame, answer.attempt), (0, 0.0))) for answer in action.answers
-        ]
-        publisher.publish(answers_to_message(self._me, action.source, verdicts))
+        publisher.publish(answers_to_message(self._me, action.source, action.answers))
 
     def housekeeping(self, now: float) -> float:
         """Looks how much memory is used, and whether anybody is there at all."""

@@ -29,10 +29,7 @@ class SendTasks(NamedTuple):
 
 
 class SendAnswers(NamedTuple):
-    """Send answers to one source. No answers: open the stream.
-
-    The shell adds class and confidence of those that are OK.
-    """
+    """Send answers to one source. No answers: open the stream."""
 
     source: PeerId
     answers: tuple[Answer, ...]

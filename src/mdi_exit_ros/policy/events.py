@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.task import Mode, PeerId, Reason, State, Task, Verdict
+from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, State, Task
 
 
 class StreamReport(NamedTuple):
@@ -160,9 +160,10 @@ class TasksRejected(NamedTuple):
 
 
 class ServiceDone(NamedTuple):
-    """The running batch is done: calibrated confidence (0..1) per task of RunBatch, in its order."""
+    """The running batch is done: class and its calibrated confidence (0..1) per task of RunBatch, in its order."""
 
     confidences: tuple[float, ...]
+    class_ids: tuple[int, ...]
     duration_s: float
 
 
@@ -198,11 +199,11 @@ class FrameUnreadable(NamedTuple):
 
 
 class AnswersReceived(NamedTuple):
-    """A worker answered the life `source`. No verdicts: the stream of answers opens, this source hears the worker."""
+    """A worker answered the life `source`. No answers: the stream opens, from now on this source hears the worker."""
 
     worker: PeerId
     source: PeerId
-    verdicts: tuple[Verdict, ...]
+    answers: tuple[Answer, ...]
 
 
 class InputEnded(NamedTuple):

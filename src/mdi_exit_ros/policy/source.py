@@ -28,7 +28,7 @@ from mdi_exit_ros.policy.events import (
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
 from mdi_exit_ros.policy.receiver import Receiver
 from mdi_exit_ros.policy.selection import PolicySelector
-from mdi_exit_ros.task import FrameId, PeerId, Reason, State, Status, Task, Verdict
+from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
@@ -238,24 +238,23 @@ class SourceCore:
     def _on_answers(self, event: AnswersReceived, now: float) -> None:
         if event.source != self.setup.me:
             return
-        if not event.verdicts:
+        if not event.answers:
             if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
                 self._reported_at = float("-inf")  # the worker waits for this
             self._heard[event.worker.name] = (event.worker, now)
-        for verdict in event.verdicts:
-            self._on_answer(verdict, event.worker.name, now)
+        for answer in event.answers:
+            self._on_answer(answer, event.worker.name, now)
 
-    def _on_answer(self, verdict: Verdict, worker: str, now: float) -> None:
-        answer = verdict.answer
+    def _on_answer(self, answer: Answer, worker: str, now: float) -> None:
         frame = self._ledger.open.get(answer.frame.sequence)
         if frame is None or frame.attempt == 0:
             self._ledger.duplicates += 1
         elif answer.status is Status.OK:
-            self._ledger.answer(frame, answer.exit, verdict.class_id, now)
+            self._ledger.answer(frame, answer.exit, answer.class_id, now)
             self._actions.append(
                 CloseFrame(
-                    *(frame.sequence, Status.OK, Reason.NONE, answer.exit, verdict.class_id, frame.attempt),
-                    *(now - frame.offered_at, worker, verdict.confidence),
+                    *(frame.sequence, Status.OK, Reason.NONE, answer.exit, answer.class_id, frame.attempt),
+                    *(now - frame.offered_at, worker, answer.confidence),
                 )
             )
         elif answer.attempt == frame.attempt:

@@ -45,9 +45,9 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
-DEFAULT_OUTPUT_THRESHOLD = 16
+DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
-_COUNTED_AS = {Status.OK: "answered", Status.REFUSED: "refused", Status.FAILED: "failed"}
+_COUNTED_AS = {Status.REFUSED: "refused", Status.FAILED: "failed"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +58,9 @@ class WorkerSettings:
         128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096
     )
     batch_max: int = parameter(16, "most tasks run in one batch", unit="frames", low=1, high=256)
+    answer_wait_s: float = parameter(
+        0.01, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
+    )
     status_interval_min_s: float = parameter(
         0.01, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
@@ -151,6 +154,7 @@ class WorkerCore:
         self.setup = setup
         self._settings = setup.settings
         self._rng = rng
+        self._now = 0.0
         self._input = TaskQueue()
         self._output = TaskQueue()
         self._running: tuple[Task, ...] = ()
@@ -176,6 +180,7 @@ class WorkerCore:
         self._believed = 0  # load that others ascribe to this worker: the last one reported and what has come since
         self._outgoing: dict[str, dict[tuple[int, PeerId], list[Task]]] = {}
         self._answers: dict[PeerId, list[Answer]] = {}
+        self._answers_due_at = float("inf")
         self._gone: list[Task] = []
         self._warnings: list[Warn] = []
 
@@ -183,6 +188,7 @@ class WorkerCore:
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerAction]:
         """Takes in one event at time `now` (s, never decreasing) and says what to do."""
+        self._now = now
         opened: list[WorkerAction] = []
         match event:
             case TasksReceived():
@@ -206,7 +212,8 @@ class WorkerCore:
             case _:
                 assert_never(event)
         self._move_tasks(now)
-        served = [*opened, *self._flush(now), *self._start_service(now)]
+        started = self._start_service(now)
+        served = [*opened, *self._flush(now), *started]
         # Half of what others believe is worth telling: they may have sent tasks elsewhere, or kept them.
         self._awaited |= 0 < self._believed >= 2 * self._load
         return [*served, *self._report(now), *self._end()]
@@ -215,7 +222,7 @@ class WorkerCore:
         """When the next Tick is due (s), if nothing happens before; None when finished."""
         if self._finished:
             return None
-        deadline = self._reported_at + self._status_interval_s
+        deadline = min(self._reported_at + self._status_interval_s, self._answers_due_at)
         for segment in self._output.segments():
             head = self._output.head(segment)
             if segment not in self.setup.segments and head is not None:
@@ -307,20 +314,23 @@ class WorkerCore:
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
         tasks, self._running = self._running, ()
-        assert len(event.confidences) == len(tasks), "one confidence per task of the batch"
+        assert len(event.confidences) == len(event.class_ids) == len(tasks), "one of each per task of the batch"
         self._information += 1
         segment = tasks[0].segment
         self._service.observe(segment, len(tasks), event.duration_s, self._smoothing)
         self._counts["served"] += len(tasks)
         self._counts["batches"] += 1
         thresholds = self._thresholds
-        for task, confidence in zip(tasks, event.confidences, strict=True):
+        for task, confidence, class_id in zip(tasks, event.confidences, event.class_ids, strict=True):
             if not self._holds(task):
                 self._gone.append(task)
             elif leaves_here(segment, self.setup.num_segments, confidence, thresholds):
-                self._answer(task, Status.OK, Reason.NONE, exit_number=segment)
+                self._counts["answered"] += 1
+                answer = Answer(task.frame, task.attempt, Status.OK, Reason.NONE, segment, class_id, confidence)
+                self._tell(task.frame.source, answer, now + self._settings.answer_wait_s)
+                self._release(task)
             elif self._state is not State.RUNNING:
-                self._answer(task, Status.REFUSED, Reason.SHUTDOWN)
+                self._end_attempt(task, Status.REFUSED, Reason.SHUTDOWN)
             else:
                 following = task._replace(segment=segment + 1)
                 self._held[task.frame] = (following, self._held[task.frame][1])
@@ -331,7 +341,7 @@ class WorkerCore:
         self._information += 1
         for task in tasks:
             if self._holds(task):
-                self._answer(task, Status.FAILED, Reason.COMPUTE)
+                self._end_attempt(task, Status.FAILED, Reason.COMPUTE)
             else:
                 self._gone.append(task)
 
@@ -383,7 +393,7 @@ class WorkerCore:
         source = self._hear_peer(self._sources, report.source, report.stamp, now)
         heard_before, source.hears = source.hears, frozenset(each.peer for each in report.streams if each.open)
         if self.setup.me not in source.hears:
-            self._answers.setdefault(report.source, [])  # an empty batch opens the stream of answers
+            self._tell(report.source, None, now)
             if self.setup.me in heard_before:
                 self._from_sources.close(name)
                 self._awaited = True
@@ -418,7 +428,7 @@ class WorkerCore:
         for queue in (self._input, self._output):
             for segment in queue.segments():
                 for task in queue.take(segment, len(queue)):
-                    self._answer(task, Status.REFUSED, Reason.SHUTDOWN)
+                    self._end_attempt(task, Status.REFUSED, Reason.SHUTDOWN)
 
     # ---- tasks -----------------------------------------------------------------------------------------
 
@@ -470,7 +480,7 @@ class WorkerCore:
             usable = [(name, neighbour) for name, neighbour in ready if segment in neighbour.kept]
             while (head := self._output.head(segment)) is not None:
                 if head.task.expires_at <= now:
-                    self._answer(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
+                    self._end_attempt(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
                     continue
                 target = self._target(segment, usable, held=held)
                 if target is not None:
@@ -478,9 +488,9 @@ class WorkerCore:
                 elif not held and now >= head.since + self._settings.move_timeout_s:
                     task = self._output.pop(segment)
                     if usable:
-                        self._answer(task, Status.REFUSED, Reason.BLOCKED)
+                        self._end_attempt(task, Status.REFUSED, Reason.BLOCKED)
                     else:
-                        self._answer(task, Status.FAILED, Reason.NO_HOLDER)
+                        self._end_attempt(task, Status.FAILED, Reason.NO_HOLDER)
                 else:
                     break
 
@@ -545,12 +555,12 @@ class WorkerCore:
                 if segment in self.setup.segments and (head := queue.head(segment)) is not None
             ]
             if not heads:
-                return self._flush(now)
+                return []
             segment = min(heads)[2]
             batch = self._next_batch(segment, now)
         self._running = tuple(batch)
         self._running_since = now
-        return [*self._flush(now), RunBatch(segment, self._running)]
+        return [RunBatch(segment, self._running)]
 
     def _next_batch(self, segment: int, now: float) -> list[Task]:
         """The oldest tasks of one segment from I and O together; tasks whose deadline has passed fail."""
@@ -564,27 +574,29 @@ class WorkerCore:
             else:
                 break
             if task.expires_at <= now:
-                self._answer(task, Status.FAILED, Reason.EXPIRED)
+                self._end_attempt(task, Status.FAILED, Reason.EXPIRED)
             else:
                 batch.append(task)
         return batch
 
     # ---- answers ---------------------------------------------------------------------------------------
 
-    def _answer(self, task: Task, status: Status, reason: Reason, *, exit_number: int = 0) -> None:
+    def _end_attempt(self, task: Task, status: Status, reason: Reason) -> None:
+        """Gives up a task that is held."""
         self._counts[_COUNTED_AS[status]] += 1
-        self._answers.setdefault(task.frame.source, []).append(
-            Answer(task.frame, task.attempt, status, reason, exit_number)
-        )
+        self._tell(task.frame.source, Answer(task.frame, task.attempt, status, reason), self._now)
         self._release(task)
+
+    def _tell(self, source: PeerId, answer: Answer | None, due_at: float) -> None:
+        """Puts an answer among those that go out at `due_at` at the latest; without one the stream is opened."""
+        self._answers.setdefault(source, []).extend((answer,) if answer is not None else ())
+        self._answers_due_at = min(self._answers_due_at, due_at)
 
     def _refuse(self, tasks: Iterable[Task], reason: Reason) -> None:
         """Sends back tasks that were never taken in."""
         for task in tasks:
             self._counts["refused"] += 1
-            self._answers.setdefault(task.frame.source, []).append(
-                Answer(task.frame, task.attempt, Status.REFUSED, reason)
-            )
+            self._tell(task.frame.source, Answer(task.frame, task.attempt, Status.REFUSED, reason), self._now)
             if not self._holds(task):
                 self._gone.append(task)
 
@@ -612,11 +624,13 @@ class WorkerCore:
                 total += len(tasks)
                 neighbour.delay.batch_sent(now, len(tasks) * self.setup.input_nbytes[segment - 1])
                 actions.append(SendTasks(neighbour.outbound.receiver, total, now, tuple(tasks)))
-        actions += [SendAnswers(source, tuple(answers)) for source, answers in self._answers.items()]
+        if now >= self._answers_due_at or (not self._running and self._answers):
+            actions += [SendAnswers(source, tuple(answers)) for source, answers in self._answers.items()]
+            self._answers, self._answers_due_at = {}, float("inf")
         if self._gone:
             actions.append(Forget(tuple(self._gone)))
         actions += self._warnings
-        self._outgoing, self._answers, self._gone, self._warnings = {}, {}, [], []
+        self._outgoing, self._gone, self._warnings = {}, [], []
         return actions
 
     # ---- telling others --------------------------------------------------------------------------------
