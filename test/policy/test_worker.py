@@ -862,10 +862,11 @@ def test_superseded_attempts_are_counted_and_free_their_room() -> None:
 
 
 def test_busy_worker_gathers_answers_for_one_message() -> None:
-    core = ready_worker(strategy=Strategy.LOCAL, batch_max=1, answer_wait_s=0.01)
+    core = ready_worker(strategy=Strategy.LOCAL, batch_max=1, answer_wait_s=0.01, status_interval_max_s=10.0)
     core.handle(batch(CAM, 4, tasks(4)), 1.0)
     assert of(SendAnswers, core.handle(done((0.9,), 0.002), 1.002)) == []
     assert of(SendAnswers, core.handle(done((0.8,), 0.002), 1.004)) == []
+    core.handle(Tick(), 1.011)  # a status was due: the load has halved
     assert core.next_deadline() == pytest.approx(1.012)
     assert of(SendAnswers, core.handle(Tick(), 1.0119)) == []
     both = SendAnswers(CAM, (answer(task(0), 1, 0.9), answer(task(1), 1, 0.8)))
