@@ -43,19 +43,24 @@ class Plan:
     nodes: tuple[PlannedNode, ...]
 
     def on(self, computer: str) -> tuple[PlannedNode, ...]:
-        """The nodes of one computer; of every computer for `all`.
+        """The nodes of one computer; of every computer for `all`. Workers learn how many they are there.
 
         Raises:
             ConfigurationError: the topology has no such computer.
         """
-        if computer == ALL:
-            return self.nodes
-        if computer not in self.computers:
+        if computer not in (ALL, *self.computers):
             raise ConfigurationError(
                 f"computer {computer!r} is not in {self.origin}{meant(computer, self.computers)}: "
                 f"expected {ALL} or one of {', '.join(self.computers)}"
             )
-        return tuple(node for node in self.nodes if node.computer == computer)
+        here = [node for node in self.nodes if computer in (ALL, node.computer)]
+        workers = sum(node.executable == "segment_worker" for node in here)
+        return tuple(
+            dataclasses.replace(node, parameters={**node.parameters, "workers_here": workers})
+            if node.executable == "segment_worker"
+            else node
+            for node in here
+        )
 
     def named(self, executable: Executable) -> tuple[PlannedNode, ...]:
         """The nodes that run one program."""

@@ -301,7 +301,8 @@ def test_node_stopped_while_it_starts_is_quiet(tmp_path, kind, number):
         ("camera_source", ["input:=sample"], "entries: expected at least the name of the home worker"),
         ("segment_worker", ["model:=no_such_model"], "no model 'no_such_model'"),
         ("segment_worker", ["segments:=[9]"], "has segments 1 to 5"),
-        ("segment_worker", ["threads:=0"], "threads: expected int such as 1 in 1..256"),
+        ("segment_worker", ["threads:=-1"], "threads: expected int such as 0 in 0..256"),
+        ("segment_worker", ["processors:=[4096]"], "processors: expected some of"),
         ("controller", ["model:=no_such_model"], "no model 'no_such_model'"),
     ],
 )

@@ -95,7 +95,10 @@ class _Rate(click.ParamType[float]):
 )
 @click.option("--precision", default=None, metavar="fp32|bf16", help="Of computing.  [default: fp32]")
 @click.option(
-    "--threads", type=click.IntRange(1, 256), default=None, help="Processor threads of a worker.  [default: 1]"
+    "--threads",
+    type=click.IntRange(1, 256),
+    default=None,
+    help="Threads that share a worker's batch.  [default: all processors, shared out]",
 )
 @json_option("Write the summary here.")
 @click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")

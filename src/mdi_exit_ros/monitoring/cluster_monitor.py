@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import rclpy
 from rclpy.signals import SignalHandlerOptions
@@ -15,9 +15,11 @@ from rclpy.signals import SignalHandlerOptions
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
 from mdi_exit_ros.nodes.conversions import MessageError, source_report_from_message, worker_report_from_message
 from mdi_exit_ros.nodes.entry import make_executor
-from mdi_exit_ros.nodes.topics import ClusterTopics, Topic
+from mdi_exit_ros.nodes.serialized import NewestOfEach
+from mdi_exit_ros.nodes.topics import ClusterTopics
 from mdi_exit_ros.policy.events import SourceReport, WorkerReport
 
+SENDERS_MAX = 1024
 SPIN_S = 0.1
 STOP_TIMEOUT_S = 2.0
 
@@ -69,6 +71,8 @@ class ClusterMonitor:
     def __init__(self, cluster_namespace: str) -> None:
         self._topics = ClusterTopics(cluster_namespace)
         self._lock = threading.Lock()
+        self._worker_news = NewestOfEach(WorkerStatus, SENDERS_MAX)
+        self._source_news = NewestOfEach(SourceStatus, SENDERS_MAX)
         self._workers: dict[str, WorkerSeen] = {}
         self._sources: dict[str, SourceSeen] = {}
         self._cluster: ClusterSeen | None = None
@@ -79,9 +83,13 @@ class ClusterMonitor:
         # A context of its own needs a signal setting too, or Ctrl-C ends it before its user.
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         self._node = rclpy.create_node(f"mdi_exit_monitor_{os.getpid()}", start_parameter_services=False)
-        self._listen_to(self._topics.workers, self._on_worker)
-        self._listen_to(self._topics.sources, self._on_source)
-        self._listen_to(self._topics.cluster, self._on_cluster)
+        for topic, put in (
+            (self._topics.workers, self._worker_news.put),
+            (self._topics.sources, self._source_news.put),
+        ):
+            self._node.create_subscription(topic.type, topic.name, put, topic.qos, raw=True)
+        cluster = self._topics.cluster
+        self._node.create_subscription(cluster.type, cluster.name, self._on_cluster, cluster.qos)
         self._thread.start()
         return self
 
@@ -93,17 +101,15 @@ class ClusterMonitor:
 
     def snapshot(self) -> Snapshot:
         """What was heard until now."""
+        for message, at in self._worker_news.take():
+            with contextlib.suppress(MessageError):  # nodes count and report it; a view shows what it understands
+                report = worker_report_from_message(message)
+                self._workers[message.name] = WorkerSeen(report, message.rss_bytes, message.cpu_s, at)
+        for message, at in self._source_news.take():
+            with contextlib.suppress(MessageError):
+                self._sources[message.name] = SourceSeen(source_report_from_message(message), at)
         with self._lock:
             return Snapshot(dict(self._workers), dict(self._sources), self._cluster)
-
-    def _listen_to(self, topic: Topic, callback: Callable[[Any], None]) -> None:
-        def guarded(message: Any) -> None:
-            try:
-                callback(message)
-            except MessageError:
-                return  # nodes count and report it; a view only shows what it understands
-
-        self._node.create_subscription(topic.type, topic.name, guarded, topic.qos)
 
     def _listen(self) -> None:
         executor = make_executor()
@@ -111,16 +117,6 @@ class ClusterMonitor:
         while not self._stop.is_set():
             executor.spin_once(timeout_sec=SPIN_S)
         executor.remove_node(self._node)
-
-    def _on_worker(self, message: WorkerStatus) -> None:
-        report = worker_report_from_message(message)
-        with self._lock:
-            self._workers[message.name] = WorkerSeen(report, message.rss_bytes, message.cpu_s, time.monotonic())
-
-    def _on_source(self, message: SourceStatus) -> None:
-        report = source_report_from_message(message)
-        with self._lock:
-            self._sources[message.name] = SourceSeen(report, time.monotonic())
 
     def _on_cluster(self, message: ClusterStatus) -> None:
         seen = ClusterSeen(

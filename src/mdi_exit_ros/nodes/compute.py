@@ -1,25 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The thread on which segments run, so that the executor never waits for them."""
+"""The threads on which segments run, so that the executor never waits for them."""
 
 from __future__ import annotations
 
 import queue
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
 
 from mdi_exit_ros.model.backends.interface import SegmentOutput, SegmentRunner
 from mdi_exit_ros.nodes.tensors import Row, gather
 from mdi_exit_ros.task import Task
+
+LANE_FRAMES_MIN = 4  # a batch is not cut into smaller parts than this
 
 Done = Callable[[tuple[Task, ...], SegmentOutput, float], None]
 Failed = Callable[[tuple[Task, ...], Exception], None]
 
 
 class Compute:
-    """Runs one batch after the other; `loop` is the body of a thread, and its callbacks run there."""
+    """Runs one batch after the other; `loop` is the body of a thread, and its callbacks run there.
 
-    def __init__(self, runner: SegmentRunner, done: Done, failed: Failed) -> None:
+    Args:
+        lanes: threads that share a batch, each running a part of its frames. On small networks this wastes less than
+            several threads inside every layer.
+    """
+
+    def __init__(self, runner: SegmentRunner, lanes: int, done: Done, failed: Failed) -> None:
         self._runner = runner
+        self._lanes = lanes
+        self._helpers = ThreadPoolExecutor(lanes - 1, thread_name_prefix="lane") if lanes > 1 else None
         self._done = done
         self._failed = failed
         self._batches: queue.SimpleQueue[tuple[int, tuple[Task, ...], Sequence[Row]] | None] = queue.SimpleQueue()
@@ -38,8 +51,28 @@ class Compute:
             segment, tasks, rows = batch
             began = time.monotonic()
             try:
-                output = self._runner.run(segment, gather(rows))
+                output = self._run(segment, rows)
             except Exception as error:  # a backend may raise anything
                 self._failed(tasks, error)
                 continue
             self._done(tasks, output, time.monotonic() - began)
+        if self._helpers is not None:
+            self._helpers.shutdown()
+
+    def _run(self, segment: int, rows: Sequence[Row]) -> SegmentOutput:
+        count = min(self._lanes, len(rows) // LANE_FRAMES_MIN)
+        if self._helpers is None or count < 2:
+            return self._runner.run(segment, gather(rows))
+        bounds = [len(rows) * part // count for part in range(count + 1)]
+        parts = [gather(rows[start:end]) for start, end in pairwise(bounds)]
+        others = [self._helpers.submit(self._runner.run, segment, part) for part in parts[1:]]
+        return _joined([self._runner.run(segment, parts[0]), *(other.result() for other in others)])
+
+
+def _joined(parts: Sequence[SegmentOutput]) -> SegmentOutput:
+    features = [part.features for part in parts if part.features is not None]
+    return SegmentOutput(
+        np.concatenate(features) if features else None,
+        np.concatenate([part.class_id for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
+    )

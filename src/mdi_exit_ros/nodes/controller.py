@@ -17,6 +17,7 @@ from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
+    MessageError,
     cluster_to_message,
     policy_from_message,
     policy_to_message,
@@ -26,6 +27,7 @@ from mdi_exit_ros.nodes.conversions import (
 from mdi_exit_ros.nodes.diagnostics import diagnose
 from mdi_exit_ros.nodes.lifecycle import CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_one, on_grid
+from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import DIAGNOSTICS
 from mdi_exit_ros.parameter import ParameterInfo, check, parameter
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
@@ -34,7 +36,9 @@ from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
 from mdi_exit_ros.task import Mode
 
+REPORT_PERIOD_S = 0.05  # between two looks at what workers and sources report
 CLUSTER_PERIOD_S = 0.2
+SENDERS_MAX = 1024
 SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
 THRESHOLD = "exit_threshold."
 APPLIED = "applied."
@@ -88,7 +92,7 @@ class Controller(CoreNode):
         ]
         self._mirroring = False
         self._applied: AppliedPolicy | None = None
-        self._slow_at = self._cluster_at = float("-inf")
+        self._slow_at = self._cluster_at = self._reported_at = float("-inf")
         for name, value in self._mirror(None).items():
             self.declare_parameter(
                 APPLIED + name, value, ParameterDescriptor(description="what is applied; changed by this node alone")
@@ -101,8 +105,12 @@ class Controller(CoreNode):
         self._policy = self.open_publisher(self.topics.policy_out)
         self._cluster = self.open_publisher(self.topics.cluster, overridable=True)
         self._diagnostics = self.open_publisher(DIAGNOSTICS)
-        self.open_subscription(self.topics.workers, self._on_worker)
-        self.open_subscription(self.topics.sources, self._on_source)
+        self._reports = (
+            (NewestOfEach(WorkerStatus, SENDERS_MAX), worker_report_from_message),
+            (NewestOfEach(SourceStatus, SENDERS_MAX), source_report_from_message),
+        )
+        for topic, (newest, _) in zip((self.topics.workers, self.topics.sources), self._reports, strict=True):
+            self.open_subscription(topic, newest.put, raw=True)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self._mirror_timer = self.create_timer(
             SLOW_PERIOD_S, self._show_applied, clock=Clock(clock_type=ClockType.STEADY_TIME)
@@ -133,11 +141,15 @@ class Controller(CoreNode):
 
     # ---- messages in -----------------------------------------------------------------------------------------
 
-    def _on_worker(self, message: WorkerStatus) -> None:
-        self.feed(worker_report_from_message(message))
-
-    def _on_source(self, message: SourceStatus) -> None:
-        self.feed(source_report_from_message(message))
+    def _take_reports(self) -> None:
+        for newest, from_message in self._reports:
+            for message, _ in newest.take():
+                try:
+                    self.step(from_message(message))
+                except MessageError as error:
+                    self.say_once(f"report:{message.name}", f"dropped: {error}")
+            if newest.unusable:
+                self.say_once("reports", "dropped statuses that are none: another program publishes on these topics")
 
     def _on_policy(self, message: Policy) -> None:
         self.feed(policy_from_message(message, self.card.num_segments))
@@ -204,6 +216,9 @@ class Controller(CoreNode):
     def housekeeping(self, now: float) -> float:
         """Publishes the picture of the cluster, and at a lower rate diagnostics."""
         assert self.core is not None
+        if now >= self._reported_at + REPORT_PERIOD_S:
+            self._reported_at = now
+            self._take_reports()
         if now >= self._cluster_at + CLUSTER_PERIOD_S:
             self._cluster_at = now
             cluster = self.core.cluster(now)
@@ -211,7 +226,7 @@ class Controller(CoreNode):
             if now >= self._slow_at + SLOW_PERIOD_S:
                 self._slow_at = now
                 self._diagnostics.publish(diagnose(cluster, self.get_clock().now().to_msg()))
-        return self._cluster_at + CLUSTER_PERIOD_S
+        return min(self._reported_at + REPORT_PERIOD_S, self._cluster_at + CLUSTER_PERIOD_S)
 
 
 def _longest_interval(policy: AppliedPolicy | None) -> float:

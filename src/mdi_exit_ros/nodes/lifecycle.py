@@ -111,8 +111,13 @@ class CoreNode(LifecycleNode):
             self._last_words.append(publisher)
         return publisher
 
-    def open_subscription(self, topic: Topic, callback: Callable[[Any], None], *, overridable: bool = False) -> None:
-        """A subscription; a message that cannot be used is counted, told once per sender and dropped."""
+    def open_subscription(
+        self, topic: Topic, callback: Callable[[Any], None], *, overridable: bool = False, raw: bool = False
+    ) -> None:
+        """A subscription; a message that cannot be used is counted, told once per sender and dropped.
+
+        With `raw` the callback gets serialized bytes.
+        """
         options = QoSOverridingOptions.with_default_policies() if overridable else None
 
         def guarded(message: Any) -> None:
@@ -122,7 +127,10 @@ class CoreNode(LifecycleNode):
                 self.say_once(f"message:{topic.name}:{_sender(message)}", f"dropped: {error}")
 
         self.create_subscription(
-            topic.type, topic.name, guarded, topic.qos, callback_group=self._group, qos_overriding_options=options
+            *(topic.type, topic.name, guarded, topic.qos),
+            callback_group=self._group,
+            qos_overriding_options=options,
+            raw=raw,
         )
 
     def say_once(self, key: str, text: str) -> None:

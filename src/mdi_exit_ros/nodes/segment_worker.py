@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import sys
 import time
@@ -57,7 +58,11 @@ class SegmentWorkerConfig(NodeConfig):
     exits: bool = parameter(True, "frames may leave before the last exit")
     backend: str = parameter("auto", "what computes", choices=("auto", "onnxruntime", "openvino", "torch"))
     precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
-    threads: int = parameter(1, "processor threads of one batch", low=1, high=256)
+    threads: int = parameter(
+        0, "threads that share a batch; 0: this computer's processors, shared out among its workers", low=0, high=256
+    )
+    workers_here: int = parameter(1, "workers that share this computer's processors", low=1, high=1024)
+    processors: list[int] = parameter([], "processors that the worker may use; empty: all")
 
 
 class SegmentWorker(CoreNode):
@@ -82,6 +87,7 @@ class SegmentWorker(CoreNode):
         """Loads the segments and opens the endpoints."""
         config = self.config
         self.card = load_card(config.model)
+        threads = _bind(config)
         segments = tuple(config.segments) or tuple(range(1, self.card.num_segments + 1))
         if self.cluster_name in config.neighbours:
             raise ConfigurationError(f"neighbours: {self.cluster_name} cannot be its own neighbour")
@@ -90,8 +96,9 @@ class SegmentWorker(CoreNode):
             f"{config.strategy}, neighbours {config.neighbours or 'none'}"
         )
         self._runner = load_segments(
-            self.card, segments, backend=config.backend, precision=config.precision, threads=config.threads
+            self.card, segments, backend=config.backend, precision=config.precision, lanes=threads
         )
+        self._lanes = threads
         shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
         self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
         self._setup = WorkerSetup(
@@ -118,7 +125,7 @@ class SegmentWorker(CoreNode):
         """A new core and its compute thread."""
         self._tensors = TensorStore()
         self._patient_until = time.monotonic() + PATIENCE_S
-        self._compute = Compute(self._runner, self._on_computed, self._on_failed)
+        self._compute = Compute(self._runner, self._lanes, self._on_computed, self._on_failed)
         self._compute_thread = self.run_thread(self._compute.loop, name="compute")
         self._me = self.new_life()
         return WorkerCore(dataclasses.replace(self._setup, me=self._me), random.Random(self._me.incarnation))
@@ -218,6 +225,23 @@ class SegmentWorker(CoreNode):
                     f"waiting for a camera source on {topic} ({self.count_publishers(topic)} publishers)"
                 )
         return self._measured_at + MEMORY_POLL_S
+
+
+def _bind(config: SegmentWorkerConfig) -> int:
+    """Keeps this process to its processors; returns the threads that share a batch.
+
+    Raises:
+        ConfigurationError: a processor that this process may not use.
+    """
+    allowed = os.sched_getaffinity(0)
+    if config.processors:
+        if not allowed.issuperset(config.processors):
+            raise ConfigurationError(
+                f"processors: expected some of {sorted(allowed)}, which this process may use, got {config.processors}"
+            )
+        os.sched_setaffinity(0, config.processors)
+        return config.threads or len(set(config.processors))
+    return config.threads or max(1, len(allowed) // config.workers_here)
 
 
 def main() -> None:

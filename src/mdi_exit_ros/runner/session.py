@@ -24,7 +24,7 @@ from mdi_exit_ros.runner.summary import merge, with_workers, worker_statistics
 from mdi_exit_ros.runner.view import View, open_view
 from mdi_exit_ros.task import State
 
-POLL_S = 0.1
+POLL_S = 0.25
 START_TIMEOUT_S = 90.0  # for nodes of this computer
 REMOTE_PATIENCE_S = 10.0  # for workers of other computers, which may be started later
 EXIT_FAILED = 1
@@ -170,7 +170,7 @@ class _Run:
         sources = self._session.sources
         while True:
             self._step(view, self._note)
-            states = self._group.states()
+            states = self._states
             if sources and all(states[name].ended for name in sources):
                 return
             if not sources and self._session.workers and all(states[name].ended for name in self._session.workers):
@@ -182,7 +182,8 @@ class _Run:
         time.sleep(POLL_S)
         snapshot = self._monitor.snapshot()
         self._heard |= {name for name, seen in snapshot.workers.items() if seen.report.state is State.RUNNING}
-        ended = [state for state in self._group.states().values() if state.ended]
+        self._states = self._group.states()
+        ended = [state for state in self._states.values() if state.ended]
         for state in ended:
             self._judge(state)
         self._note = ", ".join(f"{state.name} has ended" for state in ended if state.name not in self._session.sources)

@@ -27,7 +27,7 @@ class SegmentOutput(NamedTuple):
 
 
 class SegmentRunner(Protocol):
-    """Runs the segments it was loaded with; used by one thread at a time."""
+    """Runs the segments it was loaded with; used by as many threads at once as it was loaded with lanes."""
 
     def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
         """Runs segment 1..K on `batch`: uint8 (B, H, W, 3) for the first, else float32 (B, C, H, W).

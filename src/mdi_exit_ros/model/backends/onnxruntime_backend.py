@@ -28,8 +28,8 @@ class OnnxRuntimeRunner:
         return SegmentOutput(features[0] if features else None, class_id.astype(np.uint16), confidence)
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int) -> OnnxRuntimeRunner:
-    """A runner for `segments` of `card`; see `registry.load_segments`."""
+def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> OnnxRuntimeRunner:
+    """A runner for `segments` of `card`, for any number of lanes; see `registry.load_segments`."""
     check_precision("onnxruntime", precision, ("fp32",))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

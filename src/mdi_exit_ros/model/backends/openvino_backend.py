@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import queue
 from typing import Any
 
 import numpy as np
@@ -17,43 +18,46 @@ PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoRunner:
-    """`SegmentRunner` on OpenVINO."""
+    """`SegmentRunner` on OpenVINO; `requests` are as many of each segment as there are lanes."""
 
-    def __init__(self, card: ModelCard, requests: dict[int, Any]) -> None:
+    def __init__(self, card: ModelCard, requests: dict[int, list[Any]]) -> None:
         self._card = card
-        self._requests = requests
+        self._free: dict[int, queue.SimpleQueue[Any]] = {number: queue.SimpleQueue() for number in requests}
+        for number, each in requests.items():
+            for request in each:
+                self._free[number].put(request)
 
     def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
         """See `SegmentRunner.run`."""
-        check_batch(self._card, tuple(self._requests), segment, batch)
-        request = self._requests[segment]
-        request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
-        features = None
-        if segment != self._card.num_segments:
-            features = request.get_tensor("features").data.copy()  # the next run overwrites its memory
-        return SegmentOutput(
-            features,
-            request.get_tensor("class_id").data.astype(np.uint16),
-            request.get_tensor("confidence").data.copy(),
-        )
+        check_batch(self._card, tuple(self._free), segment, batch)
+        request = self._free[segment].get()
+        try:
+            request.infer({0: np.ascontiguousarray(batch)}, share_inputs=True)
+            features = None
+            if segment != self._card.num_segments:
+                features = request.get_tensor("features").data.copy()  # the next run overwrites its memory
+            return SegmentOutput(
+                features,
+                request.get_tensor("class_id").data.astype(np.uint16),
+                request.get_tensor("confidence").data.copy(),
+            )
+        finally:
+            self._free[segment].put(request)
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int) -> OpenVinoRunner:
+def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> OpenVinoRunner:
     """A runner for `segments` of `card`; see `registry.load_segments`."""
     check_precision("openvino", precision, tuple(PRECISION_HINTS))
     core = openvino.Core()
     settings = {
         # without it OpenVINO computes in bfloat16 on processors that can
         "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads * lanes,
+        "NUM_STREAMS": lanes,
         # several workers of one computer would all pin themselves to the same first cores
         "ENABLE_CPU_PINNING": False,
     }
+    compiled = {number: core.compile_model(str(segment_path(card, number)), "CPU", settings) for number in segments}
     return OpenVinoRunner(
-        card,
-        {
-            number: core.compile_model(str(segment_path(card, number)), "CPU", settings).create_infer_request()
-            for number in segments
-        },
+        card, {number: [model.create_infer_request() for _ in range(lanes)] for number, model in compiled.items()}
     )

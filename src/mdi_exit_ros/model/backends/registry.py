@@ -46,7 +46,13 @@ def resolve_backend(name: str) -> str:
 
 
 def load_segments(
-    model: ModelCard, segments: Sequence[int], *, backend: str = "auto", precision: str = "fp32", threads: int = 1
+    model: ModelCard,
+    segments: Sequence[int],
+    *,
+    backend: str = "auto",
+    precision: str = "fp32",
+    threads: int = 1,
+    lanes: int = 1,
 ) -> SegmentRunner:
     """Loads `segments` (numbers 1..K) of `model` into a backend.
 
@@ -55,7 +61,8 @@ def load_segments(
         segments: Which segments; each counts once.
         backend: `auto`, `openvino`, `onnxruntime` or `torch`.
         precision: `fp32`; `openvino` also computes in `bf16`.
-        threads: CPU threads for one batch, at least 1.
+        threads: CPU threads for one call of `run`, at least 1.
+        lanes: calls of `run` that may be made at once, at least 1.
 
     Raises:
         BackendError: The backend is unknown, not installed, or cannot compute in `precision`.
@@ -63,8 +70,8 @@ def load_segments(
     """
     numbers = tuple(sorted(set(segments)))
     check_segments(model, numbers)
-    if threads < 1:
-        raise BackendError(f"a backend needs at least 1 thread, asked for {threads}")
+    if threads < 1 or lanes < 1:
+        raise BackendError(f"a backend needs at least 1 thread and 1 lane, asked for {threads} and {lanes}")
     module = import_module(f"mdi_exit_ros.model.backends.{resolve_backend(backend)}_backend")
-    load = cast(Callable[[ModelCard, tuple[int, ...], str, int], SegmentRunner], module.load)
-    return load(model, numbers, precision, threads)
+    load = cast(Callable[[ModelCard, tuple[int, ...], str, int, int], SegmentRunner], module.load)
+    return load(model, numbers, precision, threads, lanes)

@@ -38,8 +38,8 @@ class TorchRunner:
         )
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int) -> TorchRunner:
-    """A runner for `segments` of `card`; see `registry.load_segments`."""
+def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> TorchRunner:
+    """A runner for `segments` of `card`, for any number of lanes; see `registry.load_segments`."""
     check_precision("torch", precision, ("fp32",))
     torch.set_num_threads(threads)
     network = load_network(card)
