@@ -12,7 +12,7 @@ from std_msgs.msg import Header
 from mdi_exit_msgs.msg import ResultBatch, TaskBatch
 from mdi_exit_ros.codec import CodecError
 from mdi_exit_ros.nodes import conversions as convert
-from mdi_exit_ros.policy.actions import CloseFrame, SendTasks
+from mdi_exit_ros.policy.actions import CloseFrame, SendAnswers, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary, WorkerRow
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
@@ -119,12 +119,18 @@ def answers():
 
 
 def test_answers_come_back_as_they_were():
-    message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, answers()))
-    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, answers())
+    message = over_the_wire(convert.answers_to_message(WORKER, SendAnswers(SOURCE, answers(), MOST, 7)))
+    assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, answers(), MOST, 7)
+
+
+def test_answers_with_a_count_that_is_none_are_refused():
+    message = convert.answers_to_message(WORKER, SendAnswers(SOURCE, answers(), MOST + 1, 7))
+    with pytest.raises(convert.MessageError, match="received of at most"):
+        convert.answers_from_message(message, 5, 10)
 
 
 def test_answers_that_open_a_stream_come_back_as_they_were():
-    message = over_the_wire(convert.answers_to_message(WORKER, SOURCE, ()))
+    message = over_the_wire(convert.answers_to_message(WORKER, SendAnswers(SOURCE, ())))
     assert convert.answers_from_message(message, 5, 10) == AnswersReceived(WORKER, SOURCE, ())
 
 
@@ -136,7 +142,7 @@ def test_answers_that_open_a_stream_come_back_as_they_were():
     ],
 )
 def test_answer_out_of_range_is_refused(field, value):
-    message = convert.answers_to_message(WORKER, SOURCE, answers())
+    message = convert.answers_to_message(WORKER, SendAnswers(SOURCE, answers(), MOST, 7))
     getattr(message, field)[0] = value
     with pytest.raises(convert.MessageError, match="ResultBatch of worker1"):
         convert.answers_from_message(message, 5, 10)

@@ -178,8 +178,8 @@ class Cluster:
                 self.at(self.now + duration, lambda: self._if_alive(name, core, done))
             case SendTasks():
                 self._deliver_tasks(core.setup.me, action)
-            case SendAnswers(source, answers):
-                event = AnswersReceived(core.setup.me, source, answers)
+            case SendAnswers():
+                event = AnswersReceived(core.setup.me, *action)
                 self._deliver(name, lambda: self.tell_source(event))
             case PublishWorkerReport(report):
                 self._broadcast(report, sender=name)

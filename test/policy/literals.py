@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable
 from typing import Any
 
-from mdi_exit_ros.policy.actions import PublishSourceReport, PublishWorkerReport
+from mdi_exit_ros.policy.actions import PublishSourceReport, PublishWorkerReport, SendAnswers
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     LedgerCounts,
@@ -206,8 +206,12 @@ def of(kind: type, actions: Iterable[Any]) -> list[Any]:
 
 
 def decisions(actions: Iterable[Any]) -> list[Any]:
-    """What was done, reports left out."""
-    return [action for action in actions if not isinstance(action, PublishWorkerReport | PublishSourceReport)]
+    """What was done, reports and the credit that answers take along left out."""
+    return [
+        action._replace(received=0, credit=0) if isinstance(action, SendAnswers) else action
+        for action in actions
+        if not isinstance(action, PublishWorkerReport | PublishSourceReport)
+    ]
 
 
 def report_of(actions: Iterable[Any]) -> Any:

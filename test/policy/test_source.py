@@ -779,3 +779,18 @@ def test_worker_is_heard_until_it_was_silent_for_long_or_lives_anew() -> None:
     assert W3 in {each.peer for each in report_of(core.handle(Tick(), 5.0 + FORGET_WORKER_S)).streams}
     core.handle(worker_report(PeerId("w3", 99)), 10.1)
     assert W3 not in {each.peer for each in report_of(core.handle(Tick(), 10.2)).streams}
+
+
+def test_answers_bring_credit_for_the_next_frames() -> None:
+    core = ready_source(credit=1, waiting_max=8, drop=False)
+    assert of(SendTasks, offer(core, 0, 0.1, count=3))[0].tasks == (entering(0, 0.1),)
+    given = Answer(FrameId(CAM, 0), 1, OK, Reason.NONE, 1, 6, 0.9)
+    (sent,) = of(SendTasks, core.handle(AnswersReceived(W1, CAM, (given,), received=1, credit=2), 0.2))
+    assert [each.frame.sequence for each in sent.tasks] == [1, 2]
+
+
+def test_credit_of_a_worker_whose_stream_is_not_open_counts_for_nothing() -> None:
+    core = ready_source(credit=0, waiting_max=8, drop=False)
+    core.handle(worker_report(W1, stream(CAM, opened=False)), 0.05)
+    offer(core, 0, 0.1)
+    assert of(SendTasks, core.handle(AnswersReceived(W1, CAM, (), received=0, credit=8), 0.2)) == []

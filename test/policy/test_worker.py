@@ -76,7 +76,7 @@ def busy_worker(*, service_s: float, **changes: Any) -> tuple[WorkerCore, Camera
     core = ready_worker(**{"batch_max": 1, **changes})
     camera = Camera(core)
     assert camera.send(1, 1.0) == [RunBatch(1, tasks(1))]
-    assert ok(task(0), exit_number=1, confidence=1.0) in core.handle(done((1.0,), service_s), 1.0)
+    assert ok(task(0), exit_number=1, confidence=1.0) in decisions(core.handle(done((1.0,), service_s), 1.0))
     assert camera.send(1, 1.0) == [RunBatch(1, (task(1),))]
     return core, camera
 
@@ -344,7 +344,7 @@ def test_new_life_of_a_source_voids_its_credit() -> None:
     reborn = PeerId("cam", 8)
     core.handle(source_report(reborn), 1.1)
     actions = decisions(core.handle(batch(CAM, 4, (task(3),)), 1.1))
-    assert refused(task(3), reason=Reason.NO_CREDIT) in actions
+    assert refused(task(3), reason=Reason.NO_CREDIT) in decisions(actions)
     core.handle(batch(reborn, 0, ()), 1.2)
     streams = report_of(core.handle(Tick(), 2.0)).streams
     assert [(each.peer, each.received, each.credit) for each in streams] == [(reborn, 0, 1)]
@@ -413,14 +413,14 @@ def test_sure_frame_runs_the_segments_up_to_its_exit(changes: dict[str, Any], se
 
 
 def test_last_exit_answers_an_unsure_frame() -> None:
-    assert ok(task(segment=5), exit_number=5, confidence=0.0) in run_to_end(ready_worker(), 0.0)
+    assert ok(task(segment=5), exit_number=5, confidence=0.0) in decisions(run_to_end(ready_worker(), 0.0))
 
 
 def test_thresholds_of_a_controller_decide_the_next_frame() -> None:
     core = ready_worker()
     Camera(core).send(1, 1.0)
     core.handle(policy(thresholds=(0.5, 1.0, 1.0, 1.0)), 1.05)
-    assert ok(task(), exit_number=1, confidence=0.5) in core.handle(done((0.5,), 0.1), 1.1)
+    assert ok(task(), exit_number=1, confidence=0.5) in decisions(core.handle(done((0.5,), 0.1), 1.1))
 
 
 def test_last_policy_holds_when_the_controller_is_gone() -> None:
@@ -571,8 +571,8 @@ def test_batch_is_filled_up_from_the_output_queue() -> None:
     core, camera = busy_worker(service_s=0.1, batch_max=4)
     core.handle(policy(output_threshold=1), 1.0)
     camera.send(5, 1.0)
-    assert queues(core, 1.05) == (4, 2)
-    actions = decisions(core.handle(done((1.0,), 0.1), 1.1))
+    assert queues(core, 1.2) == (4, 2)
+    actions = decisions(core.handle(done((1.0,), 0.1), 1.3))
     assert [each.frame.sequence for each in of(RunBatch, actions)[0].tasks] == [4, 5, 6, 2]
 
 
@@ -665,13 +665,15 @@ def test_task_stays_when_the_neighbour_is_slower_and_chance_says_so(transfer_s: 
     assert rng.values == []
 
 
-@pytest.mark.parametrize(("queue", "moved"), [(0, 2), (1, 1), (2, 1), (3, 0)])
-def test_task_is_considered_only_where_the_output_queue_is_longer_than_the_neighbours_input(
-    queue: int, moved: int
+@pytest.mark.parametrize(
+    ("waiting", "queue", "moved"), [(3, 0, 2), (3, 1, 0), (4, 1, 2), (6, 2, 0), (7, 2, 3), (5, 5, 0), (5, 6, 0)]
+)
+def test_tasks_move_in_groups_until_the_output_queue_is_no_longer_than_the_neighbours_input(
+    waiting: int, queue: int, moved: int
 ) -> None:
-    """Three tasks in O; each that moves makes O shorter and I_m longer by one."""
+    """A group is begun where O is more than three times I_m; each that moves makes O shorter and I_m longer by one."""
     core, camera = busy_worker(service_s=10.0)
-    camera.send(3, 1.0)
+    camera.send(waiting, 1.0)
     actions = core.handle(worker_report(W2, stream(), queue=queue, service_s=0.001), 1.0)
     assert len(sent_to(W2, actions)) == moved
 
@@ -689,8 +691,8 @@ def test_task_goes_to_the_neighbour_with_the_smallest_expected_delay() -> None:
     core, camera = busy_worker(service_s=1.0, neighbours=("w2", "w3"))
     core.handle(worker_report(W2, stream(), queue=1, service_s=0.5), 1.0)
     core.handle(worker_report(W3, stream(), queue=1, service_s=0.4), 1.0)
-    actions = camera.send(2, 1.0)
-    assert sent_to(W3, actions) == [task(2)]
+    actions = camera.send(4, 1.0)
+    assert sent_to(W3, actions) == [task(2), task(3)]
     assert sent_to(W2, actions) == []
 
 
@@ -733,8 +735,8 @@ def test_service_end_is_new_information() -> None:
 def test_task_that_was_not_considered_is_considered_when_the_output_queue_grows() -> None:
     core, camera = busy_worker(service_s=10.0)
     core.handle(worker_report(W2, stream(), queue=1), 1.0)
-    assert sent_to(W2, camera.send(1, 1.0)) == []
-    assert sent_to(W2, camera.send(1, 1.1)) == [task(2)]
+    assert sent_to(W2, camera.send(3, 1.0)) == []
+    assert sent_to(W2, camera.send(1, 1.1)) == [task(2), task(3)]
 
 
 # ---- who is usable -------------------------------------------------------------------------------------------
@@ -870,8 +872,17 @@ def test_busy_worker_gathers_answers_for_one_message() -> None:
     assert core.next_deadline() == pytest.approx(1.012)
     assert of(SendAnswers, core.handle(Tick(), 1.0119)) == []
     both = SendAnswers(CAM, (answer(task(0), 1, 0.9), answer(task(1), 1, 0.8)))
-    assert of(SendAnswers, core.handle(Tick(), 1.012)) == [both]
+    assert of(SendAnswers, decisions(core.handle(Tick(), 1.012))) == [both]
     assert of(SendAnswers, core.handle(Tick(), 1.1)) == []
+
+
+def test_answers_take_along_the_credit_of_their_source() -> None:
+    core = ready_worker(strategy=Strategy.LOCAL, queue_capacity=8)
+    core.handle(batch(CAM, 4, tasks(4)), 1.0)
+    (sent,) = of(SendAnswers, core.handle(done((0.9, 0.9, 0.9, 0.1), 0.002), 1.002))
+    assert (len(sent.answers), sent.received, sent.credit) == (3, 4, 7)  # one of the 8 is still held
+    (opening,) = of(SendAnswers, core.handle(source_report(PeerId("cam2", 5), hears=()), 1.1))
+    assert (opening.answers, opening.received, opening.credit) == ((), 0, 0)
 
 
 def test_worker_that_has_nothing_left_to_run_answers_at_once() -> None:
@@ -879,7 +890,7 @@ def test_worker_that_has_nothing_left_to_run_answers_at_once() -> None:
     core.handle(batch(CAM, 2, tasks(2)), 1.0)
     core.handle(done((0.9,), 0.002), 1.002)
     both = SendAnswers(CAM, (answer(task(0), 1, 0.9), answer(task(1), 1, 0.8)))
-    assert of(SendAnswers, core.handle(done((0.8,), 0.002), 1.004)) == [both]
+    assert of(SendAnswers, decisions(core.handle(done((0.8,), 0.002), 1.004))) == [both]
 
 
 def test_refusal_does_not_wait_and_takes_gathered_answers_along() -> None:
@@ -888,7 +899,7 @@ def test_refusal_does_not_wait_and_takes_gathered_answers_along() -> None:
     core.handle(done((0.9,), 0.002), 1.002)
     back = Answer(task(2).frame, 1, Status.REFUSED, Reason.MODEL_MISMATCH)
     actions = core.handle(batch(CAM, 3, tasks(1, first=2), model_id="model-b"), 1.003)
-    assert of(SendAnswers, actions) == [SendAnswers(CAM, (answer(task(0), 1, 0.9), back))]
+    assert of(SendAnswers, decisions(actions)) == [SendAnswers(CAM, (answer(task(0), 1, 0.9), back))]
 
 
 # ---- telling others ------------------------------------------------------------------------------------------
@@ -898,9 +909,9 @@ def reported(core: WorkerCore, event: Any, now: float) -> bool:
     return bool(of(PublishWorkerReport, core.handle(event, now)))
 
 
-def test_status_goes_out_when_the_load_has_halved_but_not_more_often_than_allowed() -> None:
-    core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, strategy=Strategy.LOCAL, batch_max=1)
-    assert not reported(core, batch(CAM, 4, tasks(4)), 0.015)
+def test_status_goes_out_when_the_load_of_a_helper_has_halved_but_not_more_often_than_allowed() -> None:
+    core = ready_worker(W2, status_interval_min_s=0.01, status_interval_max_s=0.1, batch_max=1)
+    assert not reported(core, batch(W2, 4, tasks(4)), 0.015)
     assert not reported(core, done((0.9,), 0.002), 0.017)  # 3 of the 4 that others know of
     assert not reported(core, done((0.9,), 0.002), 0.019)  # half, but too early
     assert core.next_deadline() == 0.02
@@ -910,12 +921,24 @@ def test_status_goes_out_when_the_load_has_halved_but_not_more_often_than_allowe
     assert core.next_deadline() == pytest.approx(0.16)
 
 
-def test_status_goes_out_when_a_sender_has_used_half_of_its_share() -> None:
-    core = ready_worker(status_interval_min_s=0.01, status_interval_max_s=0.1, queue_capacity=16)  # its share is 8
-    assert not reported(core, batch(CAM, 8, tasks(8)), 0.02)
-    assert not reported(core, done((0.9,) * 3 + (0.1,) * 5, 0.002), 0.03)
+def test_load_that_no_other_worker_shares_is_told_at_leisure() -> None:
+    core = ready_worker(W2, status_interval_min_s=0.01, status_interval_max_s=0.1, batch_max=1)
+    core.handle(batch(CAM, 2, tasks(2)), 0.02)
+    assert not reported(core, done((0.9,), 0.002), 0.03)
+    assert not reported(core, done((0.9,), 0.002), 0.05)
     assert core.next_deadline() == pytest.approx(0.11)
-    assert report_of(core.handle(done((0.9,) + (0.1,) * 4, 0.002), 0.04)).streams[0].credit == 4
+
+
+def test_status_goes_out_when_a_sender_has_used_half_of_its_share() -> None:
+    core = ready_worker(
+        W2, segments=(2, 3, 4, 5), status_interval_max_s=9.0, queue_capacity=16
+    )  # each one's share is 8
+    core.handle(worker_report(W2, stream(credit=8)), 0.02)
+    first = core.handle(batch(CAM, 3, tasks(3)), 0.03)
+    assert sent_to(W2, first) == [*tasks(3)]
+    assert of(PublishWorkerReport, first) == []  # 5 of 8 may still come
+    second = core.handle(batch(CAM, 4, tasks(1, first=3)), 0.04)
+    assert [each.credit for each in report_of(second).streams if each.peer == CAM] == [8]
 
 
 def test_status_goes_out_as_a_sign_of_life_without_change() -> None:
@@ -1001,7 +1024,7 @@ def test_result_that_comes_while_stopping_is_still_sent() -> None:
     core = ready_worker()
     Camera(core).send(1, 1.0)
     core.handle(Shutdown(), 1.05)
-    assert ok(task(), exit_number=1, confidence=1.0) in core.handle(done((1.0,), 0.1), 1.1)
+    assert ok(task(), exit_number=1, confidence=1.0) in decisions(core.handle(done((1.0,), 0.1), 1.1))
 
 
 def test_failed_batch_while_stopping_finishes_too() -> None:

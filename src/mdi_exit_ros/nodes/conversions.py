@@ -24,7 +24,7 @@ from mdi_exit_msgs.msg import (
 )
 from mdi_exit_ros import codec
 from mdi_exit_ros.errors import MdiExitError
-from mdi_exit_ros.policy.actions import CloseFrame, SendTasks
+from mdi_exit_ros.policy.actions import CloseFrame, SendAnswers, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
@@ -175,13 +175,16 @@ def rejection_of(message: TaskBatch, now: float, reason: Reason) -> TasksRejecte
 # ---- answers ----------------------------------------------------------------------------------------------
 
 
-def answers_to_message(worker: PeerId, source: PeerId, answers: Sequence[Answer]) -> ResultBatch:
-    """The ResultBatch by which `worker` answers `source`."""
+def answers_to_message(worker: PeerId, action: SendAnswers) -> ResultBatch:
+    """The ResultBatch by which `worker` answers a source."""
+    answers = action.answers
     return ResultBatch(
         worker=worker.name,
         worker_incarnation=worker.incarnation,
-        source=source.name,
-        source_incarnation=source.incarnation,
+        source=action.source.name,
+        source_incarnation=action.source.incarnation,
+        received=action.received,
+        credit=action.credit,
         sequence=array.array("Q", [answer.frame.sequence for answer in answers]),
         attempt=array.array("H", [answer.attempt for answer in answers]),
         status=array.array("B", [answer.status for answer in answers]),
@@ -199,8 +202,10 @@ def answers_from_message(message: ResultBatch, num_segments: int, num_classes: i
         MessageError: the arrays disagree, or a status, reason, exit, class or confidence is out of range.
     """
     source = PeerId(message.source, message.source_incarnation)
+    worker = PeerId(message.worker, message.worker_incarnation)
     answers = []
     with _fields_of("ResultBatch", message.worker):
+        _check_counts(received=message.received)
         for sequence, attempt, status, reason, exit_number, class_id, confidence in zip(
             message.sequence,
             message.attempt,
@@ -221,7 +226,7 @@ def answers_from_message(message: ResultBatch, num_segments: int, num_classes: i
                 )
             frame = FrameId(source, sequence)
             answers.append(Answer(frame, attempt, ended, Reason(reason), exit_number, class_id, confidence))
-    return AnswersReceived(PeerId(message.worker, message.worker_incarnation), source, tuple(answers))
+    return AnswersReceived(worker, source, tuple(answers), message.received, message.credit)
 
 
 def classification_to_message(

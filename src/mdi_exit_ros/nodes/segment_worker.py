@@ -211,7 +211,7 @@ class SegmentWorker(CoreNode):
         if publisher is None:
             self.say_once(f"source:{action.source.name}", f"no answer possible to unknown source {action.source.name}")
             return
-        publisher.publish(answers_to_message(self._me, action.source, action.answers))
+        publisher.publish(answers_to_message(self._me, action))
 
     def housekeeping(self, now: float) -> float:
         """Looks how much memory is used, and whether anybody is there at all."""

@@ -29,10 +29,12 @@ class SendTasks(NamedTuple):
 
 
 class SendAnswers(NamedTuple):
-    """Send answers to one source. No answers: open the stream."""
+    """Send answers to one source, and what its stream to here may carry. No answers: open the stream of answers."""
 
     source: PeerId
     answers: tuple[Answer, ...]
+    received: int = 0
+    credit: int = 0
 
 
 class Forget(NamedTuple):

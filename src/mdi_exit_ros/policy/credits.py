@@ -11,12 +11,12 @@ from mdi_exit_ros.task import PeerId
 
 @dataclasses.dataclass
 class Outbound:
-    """This node's stream to one life of a receiver. Nothing is sent beyond `acked + credit`."""
+    """This node's stream to one life of a receiver. Nothing is sent beyond `limit`, a count of frames in all."""
 
     receiver: PeerId
     sent: int = 0
     acked: int = 0
-    credit: int = 0
+    limit: int = 0
     opened_at: float = float("-inf")
 
     @property
@@ -27,22 +27,22 @@ class Outbound:
     @property
     def available(self) -> int:
         """Frames that may be sent now."""
-        return max(0, self.acked + self.credit - self.sent)
+        return max(0, self.limit - self.sent)
 
     def acknowledge(self, received: int, credit: int) -> None:
-        """Takes in the receiver's report.
+        """Takes in what the receiver says: `received` in all, and `credit` frames beyond.
 
-        One that counts more than was sent speaks of a stream that this node has forgotten, as when a late status of
-        the receiver's life before came in between: the stream goes on from there, or all that follows would be
-        taken for duplicates.
+        Both only grow, so the order in which it is heard does not matter. One that counts more than was sent speaks of
+        a stream that this node has forgotten, as when a late status of the receiver's life before came in between: the
+        stream goes on from there, or all that follows would be taken for duplicates.
         """
         self.sent = max(self.sent, received)
         self.acked = max(self.acked, received)
-        self.credit = credit
+        self.limit = max(self.limit, received + credit)
 
     def void(self) -> None:
         """The receiver no longer knows the stream: nothing more may be sent on it."""
-        self.credit = 0
+        self.limit = 0
 
 
 class Arrival(enum.Enum):

@@ -199,11 +199,16 @@ class FrameUnreadable(NamedTuple):
 
 
 class AnswersReceived(NamedTuple):
-    """A worker answered the life `source`. No answers: the stream opens, from now on this source hears the worker."""
+    """A worker answered the life `source`. No answers: the stream opens, from now on this source hears the worker.
+
+    `received` and `credit` are those of the source's own stream to that worker, as in StreamReport.
+    """
 
     worker: PeerId
     source: PeerId
     answers: tuple[Answer, ...]
+    received: int = 0
+    credit: int = 0
 
 
 class InputEnded(NamedTuple):

@@ -23,6 +23,7 @@ class Receiver:
         self.report: WorkerReport | None = None
         self.outbound: Outbound | None = None
         self.fits = False  # runs the model that tasks need
+        self.is_open = False  # it knows this node's stream
         self._me = me
         self._model_id = model_id
         self._liveness_timeout_s = liveness_timeout_s
@@ -40,6 +41,7 @@ class Receiver:
         self._heard_at = now
         self.fits = report.model_id == self._model_id
         mine = next((stream for stream in report.streams if stream.peer == self._me), None)
+        self.is_open = mine is not None and mine.open
         if mine is None or not mine.open:
             self.outbound.void()
             return None

@@ -55,6 +55,10 @@ class TaskQueue:
         heads = [(queue[0].order, segment) for segment, queue in self._segments.items() if queue]
         return [segment for _, segment in sorted(heads)]
 
+    def count(self, segment: int) -> int:
+        """Tasks of the segment."""
+        return len(self._segments.get(segment, ()))
+
     def head(self, segment: int) -> Waiting | None:
         """The segment's oldest task, left in place."""
         queue = self._segments.get(segment)

@@ -242,6 +242,14 @@ class SourceCore:
             if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
                 self._reported_at = float("-inf")  # the worker waits for this
             self._heard[event.worker.name] = (event.worker, now)
+        entry = self._entries.get(event.worker.name)
+        if (
+            entry is not None
+            and entry.is_open
+            and entry.outbound is not None
+            and entry.outbound.receiver == event.worker
+        ):
+            entry.outbound.acknowledge(event.received, event.credit)
         for answer in event.answers:
             self._on_answer(answer, event.worker.name, now)
 

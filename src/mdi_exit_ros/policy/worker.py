@@ -45,6 +45,8 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
+HELPING_S = 1.0  # after tasks of another worker, for how long it wants to hear of a smaller load at once
+GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
 _COUNTED_AS = {Status.REFUSED: "refused", Status.FAILED: "failed"}
@@ -58,11 +60,14 @@ class WorkerSettings:
         128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096
     )
     batch_max: int = parameter(16, "most tasks run in one batch", unit="frames", low=1, high=256)
+    batch_wait_s: float = parameter(
+        0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
+    )
     answer_wait_s: float = parameter(
         0.01, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
     )
     status_interval_min_s: float = parameter(
-        0.01, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
+        0.02, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
     status_interval_max_s: float = parameter(
         0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
@@ -177,6 +182,8 @@ class WorkerCore:
         self._finished = False
         self._reported_at = float("-inf")
         self._awaited = True  # somebody is likely to wait for the next report
+        self._touched: list[Inbound] = []  # streams whose room has changed in this step
+        self._helped_at = float("-inf")  # when another worker last moved tasks here
         self._believed = 0  # load that others ascribe to this worker: the last one reported and what has come since
         self._outgoing: dict[str, dict[tuple[int, PeerId], list[Task]]] = {}
         self._answers: dict[PeerId, list[Answer]] = {}
@@ -214,8 +221,7 @@ class WorkerCore:
         self._move_tasks(now)
         started = self._start_service(now)
         served = [*opened, *self._flush(now), *started]
-        # Half of what others believe is worth telling: they may have sent tasks elsewhere, or kept them.
-        self._awaited |= 0 < self._believed >= 2 * self._load
+        self._awaited = self._awaited or self._is_awaited(now)
         return [*served, *self._report(now), *self._end()]
 
     def next_deadline(self) -> float | None:
@@ -295,7 +301,9 @@ class WorkerCore:
                 stream.held += 1
                 self._place(task, now, offered=from_source)
         self._believed += len(event.tasks)
-        self._awaited |= stream.is_low
+        self._touched.append(stream)
+        if not from_source:
+            self._helped_at = now
 
     def _on_rejected(self, event: TasksRejected, now: float) -> None:
         if event.receiver_incarnation != self.setup.me.incarnation:
@@ -309,7 +317,7 @@ class WorkerCore:
         stream.arrive(event.sent_total, len(event.tasks))
         stream.heard_at = stream.stamp_at = now
         stream.stamp = event.stamp
-        self._awaited |= stream.is_low
+        self._touched.append(stream)
         self._refuse(event.tasks, event.reason)
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
@@ -524,13 +532,18 @@ class WorkerCore:
     def _candidates(
         self, segment: int, usable: Iterable[tuple[str, _Neighbour]], output_length: float
     ) -> Iterator[Candidate]:
-        """Neighbours with credit and an input queue I_m shorter than O_n."""
+        """Neighbours with credit and an input queue I_m shorter than O_n.
+
+        Messages cost, so tasks that could run here move in groups: one is begun only where it can at least double what
+        the neighbour has to run, which is when O_n is three times I_m.
+        """
         nbytes = self.setup.input_nbytes[segment - 1]
         for name, neighbour in usable:
             outbound, report = neighbour.outbound, neighbour.report
             assert outbound is not None and report is not None
             queued = report.input_queue + outbound.unacknowledged
-            if queued < output_length and outbound.available > neighbour.kept[segment]:
+            longest = output_length if name in self._outgoing else output_length / GROUP_FACTOR
+            if queued < longest and outbound.available > neighbour.kept[segment]:
                 yield Candidate(name, queued, report.service_time_s, neighbour.delay.seconds(nbytes))
 
     def _send(self, name: str, task: Task) -> None:
@@ -543,7 +556,10 @@ class WorkerCore:
         self._counts["moved_bytes"] += self.setup.input_nbytes[task.segment - 1]
 
     def _start_service(self, now: float) -> list[WorkerAction]:
-        """Runs the segment whose oldest task has waited longest, be it in I or, without a better place, in O."""
+        """Runs the segment that makes the fullest batch, of tasks in I and, without a better place, in O.
+
+        A task that has waited for `batch_wait_s` has its segment run first, the oldest of such before all others.
+        """
         if self._running or self._state is not State.RUNNING:
             return []
         batch: list[Task] = []
@@ -556,7 +572,13 @@ class WorkerCore:
             ]
             if not heads:
                 return []
-            segment = min(heads)[2]
+            since, _, segment = min(heads)
+            if now < since + self._settings.batch_wait_s:
+                sizes = {
+                    each: min(self._settings.batch_max, self._input.count(each) + self._output.count(each))
+                    for _, _, each in sorted(heads)
+                }
+                segment = max(sizes, key=sizes.__getitem__)  # of equals the oldest
             batch = self._next_batch(segment, now)
         self._running = tuple(batch)
         self._running_since = now
@@ -610,7 +632,7 @@ class WorkerCore:
     def _release(self, task: Task) -> None:
         _, stream = self._held.pop(task.frame)
         stream.held -= 1
-        self._awaited |= stream.is_low
+        self._touched.append(stream)
         self._gone.append(task)
 
     def _flush(self, now: float) -> list[WorkerAction]:
@@ -625,13 +647,21 @@ class WorkerCore:
                 neighbour.delay.batch_sent(now, len(tasks) * self.setup.input_nbytes[segment - 1])
                 actions.append(SendTasks(neighbour.outbound.receiver, total, now, tuple(tasks)))
         if now >= self._answers_due_at or (not self._running and self._answers):
-            actions += [SendAnswers(source, tuple(answers)) for source, answers in self._answers.items()]
+            actions += [self._send_answers(source, answers, now) for source, answers in self._answers.items()]
             self._answers, self._answers_due_at = {}, float("inf")
         if self._gone:
             actions.append(Forget(tuple(self._gone)))
         actions += self._warnings
         self._outgoing, self._gone, self._warnings = {}, [], []
         return actions
+
+    def _send_answers(self, source: PeerId, answers: list[Answer], now: float) -> SendAnswers:
+        """Answers take along the credit for which the source would otherwise wait until the next status."""
+        stream = self._from_sources.streams.get(source.name)
+        if stream is None or stream.sender != source:
+            return SendAnswers(source, tuple(answers))
+        self._from_sources.grant(now, len(self._sources))
+        return SendAnswers(source, tuple(answers), stream.received, stream.outstanding)
 
     # ---- telling others --------------------------------------------------------------------------------
 
@@ -669,6 +699,16 @@ class WorkerCore:
                 )
             )
         ]
+
+    def _is_awaited(self, now: float) -> bool:
+        """Whether somebody is likely to wait for the next status.
+
+        A sender does whose credit has run low. Workers that share their tasks with this one want to know when it has
+        half of what they believe: they may have kept tasks, or sent them elsewhere.
+        """
+        touched, self._touched = self._touched, []
+        helps = now - self._helped_at <= HELPING_S
+        return (helps and 0 < self._believed >= 2 * self._load) or any(stream.is_low for stream in touched)
 
     @property
     def _status_interval_s(self) -> float:
