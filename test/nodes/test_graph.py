@@ -41,9 +41,9 @@ def test_sample_runs_through_the_graph_and_every_frame_is_accounted_for(tmp_path
         cluster = observer.listen(topics.ClusterTopics("/whole").cluster)
         worker, controller = start("segment_worker", "worker1"), start("controller", "controller")
         path = tmp_path / "summary.json"
-        source = start(
-            "camera_source", "camera", entries=["worker1"], input="sample", frames=300, summary_path=str(path)
-        )
+        # Not as fast as it can: the controller shall have discovered the source before that has come and gone.
+        given = {"entries": ["worker1"], "input": "sample", "frames": 300, "rate_hz": 100.0}
+        source = start("camera_source", "camera", **given, summary_path=str(path))
         observer.wait_until(lambda: source.process.poll() is not None, 30.0, "the source to finish")
         assert source.wait() == 0, source.said()
         summary = json.loads(path.read_text())

@@ -176,6 +176,32 @@ def test_archive_is_played_in_its_order_and_named_by_its_contents(tmp_path):
     assert open_input(str(archive), CLASSES).content_hash == open_input(str(archive), ()).content_hash
 
 
+def test_archive_that_is_played_in_a_circle_gives_the_same_frames_in_every_pass(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        for name, colour in (("dog/b.png", RED), ("cat/a.png", RED // 2), ("cat/c.png", None)):
+            writer.writestr(name, encoded(colour) if colour is not None else b"broken")
+    source = open_input(str(archive), CLASSES)
+    passes = [list(source.frames(threading.Event())) for _ in range(4)]
+    for found in passes:
+        assert [frame.label for frame in found] == [1, 0, 0]
+        assert found[2].image is None
+        for frame, first in zip(found[:2], passes[0][:2], strict=True):
+            np.testing.assert_array_equal(frame.image, first.image)
+
+
+def test_reader_hands_over_in_chunks_and_loses_none(tmp_path):
+    for number in range(40):
+        (tmp_path / f"{number}.png").write_bytes(encoded(RED))
+    reader = Reader(open_input(str(tmp_path), CLASSES), (3, 2), limit=0, loop=False, ready=lambda: None)
+    reader.loop()
+    count = 0
+    while reader.peek() is not None:
+        reader.take()
+        count += 1
+    assert (count, reader.ended) == (40, True)
+
+
 def test_video_file_is_played(tmp_path):
     path = tmp_path / "a.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (16, 16))

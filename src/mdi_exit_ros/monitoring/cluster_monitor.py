@@ -14,7 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
 from mdi_exit_ros.nodes.conversions import MessageError, source_report_from_message, worker_report_from_message
-from mdi_exit_ros.nodes.entry import make_executor
+from mdi_exit_ros.nodes.entry import make_executor, spin_for
 from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import ClusterTopics
 from mdi_exit_ros.policy.events import SourceReport, WorkerReport
@@ -115,7 +115,7 @@ class ClusterMonitor:
         executor = make_executor()
         executor.add_node(self._node)
         while not self._stop.is_set():
-            executor.spin_once(timeout_sec=SPIN_S)
+            spin_for(executor, SPIN_S)
         executor.remove_node(self._node)
 
     def _on_cluster(self, message: ClusterStatus) -> None:

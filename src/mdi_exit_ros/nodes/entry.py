@@ -47,6 +47,17 @@ def make_executor() -> Executor:
     return EventsExecutor()
 
 
+def spin_for(executor: Executor, duration_s: float) -> None:
+    """Has the executor handle everything that comes within `duration_s`.
+
+    The EventsExecutor collects the entities of its nodes anew in every call, so one call per message would cost a third
+    more; its `spin` with a time limit is that of a future which nobody completes.
+    """
+    from rclpy.task import Future
+
+    executor.spin_until_future_complete(Future(), timeout_sec=duration_s)
+
+
 def run(kind: str, args: list[str] | None = None) -> int:
     """Runs the node `kind` until it is done or told to stop.
 
@@ -91,7 +102,7 @@ def _spin(node: CoreNode, executor: Executor, stop: StopRequest) -> None:
         if node.failure is not None:
             return
     while not (stop.requested or node.done or node.crash):
-        executor.spin_once(timeout_sec=SPIN_S)
+        spin_for(executor, SPIN_S)
 
 
 def camera_source() -> None:

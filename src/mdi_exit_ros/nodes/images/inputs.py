@@ -22,6 +22,7 @@ from mdi_exit_ros.resources import share_directory
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
+KEPT_NBYTES_MAX = 64 * 2**20  # of an archive that is played in a circle
 SAMPLE = "sample"
 TOPIC = "topic"
 _DEVICE = re.compile(r"device:(\d+)")
@@ -170,22 +171,32 @@ class ArchiveInput:
             raise DataError(f"input: no images in {path}: expected files such as {', '.join(IMAGE_SUFFIXES[:3])}")
         self._entries = entries
         self._labels = [_label(PurePosixPath(entry.filename), class_names) for entry in entries]
+        self._passes = 0
+        self._kept: list[bytes] = []
         self.total = len(entries)
         self.content_hash = _hash(f"{entry.filename} {entry.CRC:08x}" for entry in entries)
 
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
-        """One pass over the archive."""
+        """One pass over the archive. What was read twice is kept, so that playing it in a circle costs no more."""
+        self._passes += 1
+        keeps = self._passes == 2 and sum(entry.file_size for entry in self._entries) <= KEPT_NBYTES_MAX
+        kept: list[bytes] = []
         with zipfile.ZipFile(self._path) as archive:
-            for entry, label in zip(self._entries, self._labels, strict=True):
+            for index, (entry, label) in enumerate(zip(self._entries, self._labels, strict=True)):
                 if stop.is_set():
                     return
                 name = f"{self._path}:{entry.filename}"
                 try:
-                    data = archive.read(entry)
+                    data = self._kept[index] if self._kept else archive.read(entry)
                 except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+                    keeps = False
                     yield CameraFrame(None, f"{name}: {error}", label)
                     continue
+                if keeps:
+                    kept.append(data)
                 yield _readable(data, name, label)
+        if keeps:
+            self._kept = kept
 
 
 class VideoInput:
