@@ -37,8 +37,9 @@ def worker(job: Job, span: tuple[int, int], folder: str) -> None:
         tasks.connect(f"ipc://{folder}/frames")
     else:
         tasks.bind(f"ipc://{folder}/features")
+    if span != job.spans[-1]:
+        onward.connect(f"ipc://{folder}/features")
     answers.connect(f"ipc://{folder}/answers")
-    onward.connect(f"ipc://{folder}/features")
     while True:
         numbers, data = tasks.recv_multipart(copy=False)
         ids = np.frombuffer(numbers.buffer, np.int64)
