@@ -8,6 +8,7 @@ by the source. Batches in flight are bounded by the source, which gives each to 
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -83,19 +84,21 @@ def serve(job: Job) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=len(job.spans),
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
-    try:
-        measure(job, RayLink(job), ["ray"])
-    finally:
-        ray.shutdown()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        ray.init(
+            address="local",
+            num_cpus=len(job.spans),
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            _temp_dir=folder,
+        )
+        try:
+            measure(job, RayLink(job), ["ray"])
+        finally:
+            ray.shutdown()
 
 
 if __name__ == "__main__":
