@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+REQUIREMENTS = ("requirements.txt", "requirements-ros.txt", "requirements-bench.txt")
 CUDA = ("cuda-", "nvidia-", "triton")
 
 
@@ -21,7 +22,7 @@ def newest_versions() -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         pip = [str(Path(folder, "bin", "python")), "-m", "pip", "--disable-pip-version-check"]
-        files = ["--requirement", str(ROOT / "requirements.txt"), "--requirement", str(ROOT / "requirements-ros.txt")]
+        files = [part for name in REQUIREMENTS for part in ("--requirement", str(ROOT / name))]
         subprocess.run([*pip, "install", "--upgrade", "pip"], check=True)
         subprocess.run([*pip, "install", "--upgrade", *files], check=True)
         listed = json.loads(subprocess.check_output([*pip, "list", "--format=json"]))

@@ -147,6 +147,6 @@ def test_every_requirement_is_pinned_and_no_host_is_named(repository: Path) -> N
     pins = (repository / "constraints.txt").read_text().splitlines()
     assert [line for line in pins if not re.fullmatch(r"[a-z0-9][a-z0-9-]*==[\w.]+", line)] == []
     pinned = {line.partition("==")[0] for line in pins}
-    for name in ("requirements.txt", "requirements-ros.txt"):
+    for name in ("requirements.txt", "requirements-ros.txt", "requirements-bench.txt"):
         lines = [line for line in (repository / name).read_text().splitlines() if line and line[0] != "#"]
         assert {re.split(r"[<>=~\[]", line.lower())[0] for line in lines} <= pinned
