@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import resource
 import statistics
 import time
 import zipfile
@@ -40,6 +41,22 @@ class Layout(NamedTuple):
 
     def __str__(self) -> str:
         return f"batch {self.batch}, {self.processes} processes x {self.threads} threads"
+
+
+class BareRun(NamedTuple):
+    """What all processes of a bare loop did together.
+
+    Attributes:
+        fps: frames per second.
+        latency_ms: p50, p95 and p99 of one batch from its encoded images to its classes.
+        cpu_s_per_1000_frames: processor time.
+        context_switches_per_frame: voluntary and not.
+    """
+
+    fps: float
+    latency_ms: dict[str, float]
+    cpu_s_per_1000_frames: float
+    context_switches_per_frame: float
 
 
 class Work(NamedTuple):
@@ -87,7 +104,7 @@ def _loop(
     files: list[bytes],
     duration_s: float,
     barrier: Barrier,
-    report: multiprocessing.SimpleQueue[tuple[int, float]],
+    report: multiprocessing.SimpleQueue[tuple[int, float, float, int, list[float]]],
 ) -> None:
     card = load_card(work.model)
     runner = load_segments(
@@ -110,15 +127,24 @@ def _loop(
     for _ in range(WARM_UP_BATCHES):
         step()
     barrier.wait(START_TIMEOUT_S)
-    started = time.perf_counter()
-    while time.perf_counter() - started < duration_s:
+    durations: list[float] = []
+    cpu_s, switches = time.process_time(), _context_switches()
+    started = ended = time.perf_counter()
+    while ended - started < duration_s:
         step()
         done += layout.batch
-    report.put((done, time.perf_counter() - started))
+        before, ended = ended, time.perf_counter()
+        durations.append(ended - before)
+    report.put((done, ended - started, time.process_time() - cpu_s, _context_switches() - switches, durations))
 
 
-def bare_fps(work: Work, layout: Layout, files: list[bytes], *, duration_s: float) -> float:
-    """Frames per second of all processes together, decoding included, after each has warmed up.
+def _context_switches() -> int:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_nvcsw + usage.ru_nivcsw
+
+
+def bare_run(work: Work, layout: Layout, files: list[bytes], *, duration_s: float) -> BareRun:
+    """What all processes do together, decoding included, after each has warmed up.
 
     Args:
         files: encoded images, taken in a circle.
@@ -129,16 +155,30 @@ def bare_fps(work: Work, layout: Layout, files: list[bytes], *, duration_s: floa
     """
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(layout.processes)
-    report: multiprocessing.SimpleQueue[tuple[int, float]] = context.SimpleQueue()
+    report: multiprocessing.SimpleQueue[tuple[int, float, float, int, list[float]]] = context.SimpleQueue()
     arguments = (work, layout, files, duration_s, barrier, report)
     processes = [context.Process(target=_loop, args=arguments, daemon=True) for _ in range(layout.processes)]
     for process in processes:
         process.start()
+    parts: list[tuple[int, float, float, int, list[float]]] = []
+    deadline = time.monotonic() + START_TIMEOUT_S + 2.0 * duration_s
+    while len(parts) < len(processes):
+        if not report.empty():
+            parts.append(report.get())
+        elif time.monotonic() > deadline or any(process.exitcode for process in processes):
+            raise BackendError(f"the bare loop did not run with {layout}: see the messages above")
+        else:
+            time.sleep(0.01)
     for process in processes:
-        process.join(START_TIMEOUT_S + 2.0 * duration_s)
-    if any(process.exitcode != 0 for process in processes):
-        raise BackendError(f"the bare loop did not run with {layout}: see the messages above")
-    return sum(done / elapsed for done, elapsed in (report.get() for _ in processes))
+        process.join()
+    frames = sum(part[0] for part in parts)
+    milliseconds = 1000.0 * np.concatenate([part[4] for part in parts])
+    return BareRun(
+        fps=sum(part[0] / part[1] for part in parts),
+        latency_ms={f"p{share}": float(np.percentile(milliseconds, share)) for share in (50, 95, 99)},
+        cpu_s_per_1000_frames=1000.0 * sum(part[2] for part in parts) / frames,
+        context_switches_per_frame=sum(part[3] for part in parts) / frames,
+    )
 
 
 def layouts(cores: int) -> list[Layout]:
@@ -149,7 +189,7 @@ def layouts(cores: int) -> list[Layout]:
 
 def best_layout(work: Work, files: list[bytes], *, cores: int, duration_s: float) -> tuple[Layout, dict[str, float]]:
     """The fastest layout, and frames per second of each that was tried."""
-    tried = {layout: bare_fps(work, layout, files, duration_s=duration_s) for layout in layouts(cores)}
+    tried = {layout: bare_run(work, layout, files, duration_s=duration_s).fps for layout in layouts(cores)}
     return max(tried, key=lambda layout: tried[layout]), {str(layout): fps for layout, fps in tried.items()}
 
 

@@ -1,25 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of the real graph, as a user would start it, for its summary."""
+"""Runs of the real graph, as a user would start it: its summary, what its processes used, and its peak rate."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import psutil
 
 from mdi_exit_ros.errors import MdiExitError
 
 RUN_TIMEOUT_S = 300.0
+SAMPLE_S = 0.2
+PEAK_REFUSED_SHARE = 0.05  # ros2_benchmark: the peak is the highest rate at which fewer frames are dropped
+PEAK_STEPS = 5
+PEAK_DURATION_S = 6.0
 
 
-def graph_summary(
-    *, topology: str, strategy: str, model: str, backend: str, precision: str, frames: int, extra: tuple[str, ...] = ()
-) -> dict[str, Any]:
-    """Runs `mdi-exit run` in processes of its own and returns its JSON summary.
+class GraphWork(NamedTuple):
+    """One graph to run, apart from how many frames and how fast."""
+
+    topology: str
+    strategy: str
+    model: str
+    backend: str
+    precision: str
+
+
+def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) -> dict[str, Any]:
+    """Runs `mdi-exit run` in processes of its own; returns its JSON summary and what all its processes used.
+
+    `cpu_s_per_1000_frames` and `context_switches_per_frame` are those of the middle of the source's life, the live view
+    and the supervision of the processes included; None where that was too short.
 
     Raises:
         MdiExitError: the run failed; the message carries the last lines that it printed.
@@ -28,24 +49,81 @@ def graph_summary(
         path = Path(folder) / "summary.json"
         command = [
             *(sys.executable, "-m", "mdi_exit_ros.cli.main", "run"),
-            *("--topology", topology, "--strategy", strategy, "--model", model),
-            *("--backend", backend, "--precision", precision, "--rate", "max", "--frames", str(frames)),
+            *("--topology", work.topology, "--strategy", work.strategy, "--model", work.model),
+            *("--backend", work.backend, "--precision", work.precision, "--frames", str(frames)),
             *("--json", str(path), *extra),
         ]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+        usage = _Usage(process.pid)
+        sampling = threading.Thread(target=usage.sample, daemon=True)
+        sampling.start()
         try:
-            finished = subprocess.run(
-                command,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=RUN_TIMEOUT_S,
-                check=False,
-                env=os.environ,
-            )
+            output, _ = process.communicate(timeout=RUN_TIMEOUT_S)
         except subprocess.TimeoutExpired as error:
+            process.terminate()
+            process.communicate()
             raise MdiExitError(f"{' '.join(command[1:])} did not finish within {RUN_TIMEOUT_S:.0f} s") from error
-        if not path.is_file() or finished.returncode != 0:
-            tail = " | ".join(finished.stdout.strip().splitlines()[-5:])
-            raise MdiExitError(f"{' '.join(command[1:])} ended with {finished.returncode}: {tail}")
+        finally:
+            usage.stop.set()
+            sampling.join()
+        if not path.is_file() or process.returncode != 0:
+            tail = " | ".join(output.strip().splitlines()[-5:])
+            raise MdiExitError(f"{' '.join(command[1:])} ended with {process.returncode}: {tail}")
         summary: dict[str, Any] = json.loads(path.read_text())
-    return summary
+    return {**summary, **usage.per_frame(summary["throughput_fps"])}
+
+
+def peak_rate(work: GraphWork, *, around_fps: float) -> float:
+    """The highest offered rate (Hz) with fewer than 5 % of the frames refused or failed, by bisection.
+
+    Args:
+        around_fps: the search covers half of it to one and a half.
+    """
+    low, high = 0.5 * around_fps, 1.5 * around_fps
+    for _ in range(PEAK_STEPS):
+        rate = (low + high) / 2.0
+        extra = ("--rate", f"{rate:.1f}", "--drop")
+        summary = graph_summary(work, frames=int(rate * PEAK_DURATION_S), extra=extra)
+        if summary["ok"] > (1.0 - PEAK_REFUSED_SHARE) * summary["offered"]:
+            low = rate
+        else:
+            high = rate
+    return low
+
+
+class _Usage:
+    """Processor time and context switches of a process and all below it, while a camera source lives there."""
+
+    def __init__(self, pid: int) -> None:
+        self._root = psutil.Process(pid)
+        self._samples: list[tuple[float, float, int]] = []
+        self.stop = threading.Event()
+
+    def sample(self) -> None:
+        """Looks again and again until stopped; the body of a thread."""
+        while not self.stop.wait(SAMPLE_S):
+            with contextlib.suppress(psutil.Error):
+                family = [self._root, *self._root.children(recursive=True)]
+                if any("camera_source" in part for each in family for part in each.cmdline()):
+                    self._samples.append((time.monotonic(), *_used(family)))
+
+    def per_frame(self, fps: float) -> dict[str, float | None]:
+        """What the middle of the run used for each frame."""
+        middle = self._samples[len(self._samples) // 4 : len(self._samples) * 9 // 10]
+        if len(middle) < 4 or fps <= 0.0:
+            return {"cpu_s_per_1000_frames": None, "context_switches_per_frame": None}
+        (began, cpu_before, switches_before), (ended, cpu_after, switches_after) = middle[0], middle[-1]
+        frames = fps * (ended - began)
+        return {
+            "cpu_s_per_1000_frames": 1000.0 * (cpu_after - cpu_before) / frames,
+            "context_switches_per_frame": (switches_after - switches_before) / frames,
+        }
+
+
+def _used(family: Sequence[psutil.Process]) -> tuple[float, int]:
+    cpu_s, switches = 0.0, 0
+    for process in family:
+        times, counts = process.cpu_times(), process.num_ctx_switches()
+        cpu_s += times.user + times.system
+        switches += counts.voluntary + counts.involuntary
+    return cpu_s, switches
