@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a TaskBatch takes from one process to another on this machine, by transport and size.
 
-Sender and receiver are two processes with the environment that node processes get; the sender publishes typed messages,
-the receiver has the executor of the nodes. Time is counted from just before `publish` to the receiver's callback, on the
-one monotonic clock of the machine. Transports take turns.
+Sender and receiver are two processes with the environment that node processes get; the sender publishes typed
+messages, the receiver has the executor of the nodes. Time is counted from just before `publish` to the receiver's
+callback, on the one monotonic clock of the machine. Transports take turns.
 
     python benchmark/one_way.py --transport default --transport shared_memory --json out/one_way.json
 """
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import array
-import contextlib
 import datetime
 import json
 import os
@@ -21,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ SIZES = (0, 64 * 1024, 512 * 1024)  # bytes of data in a message
 WARM_UP = 20  # messages of each size that do not count
 DEPTH = 4224  # as the nodes' topics of tasks
 JOIN_TIMEOUT_S = 15.0
+LEAVE_TIMEOUT_S = 3.0
 LIFETIME_S = 60.0
 PLAIN = "+plain"  # suffix of a transport: without the allocation settings of the nodes
 
@@ -166,8 +167,7 @@ def send(topic: str, count: int, interval_ms: float, sizes: list[int]) -> None:
     rclpy.init()
     node = rclpy.create_node("one_way_sender")
     publisher = node.create_publisher(TaskBatch, topic, DEPTH)
-    with contextlib.suppress(TimeoutError):
-        _wait(lambda: publisher.get_subscription_count() > 0)
+    _wait(lambda: publisher.get_subscription_count() > 0, JOIN_TIMEOUT_S)
     time.sleep(0.5)  # the receiver may learn of the sender a little later
     for number in range(1, count + 1):
         for size in sizes:
@@ -176,17 +176,14 @@ def send(topic: str, count: int, interval_ms: float, sizes: list[int]) -> None:
             message.stamp = time.monotonic()
             publisher.publish(message)
             time.sleep(interval_ms / 1000.0)
-    with contextlib.suppress(TimeoutError):
-        _wait(lambda: publisher.get_subscription_count() == 0)
+    _wait(lambda: publisher.get_subscription_count() == 0, LEAVE_TIMEOUT_S)
     node.destroy_node()
     rclpy.shutdown()
 
 
-def _wait(condition: Any) -> None:
-    end = time.monotonic() + JOIN_TIMEOUT_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError
+def _wait(condition: Callable[[], bool], timeout_s: float) -> None:
+    end = time.monotonic() + timeout_s
+    while not condition() and time.monotonic() < end:
         time.sleep(0.02)
 
 

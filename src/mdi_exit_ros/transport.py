@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections.abc import Mapping
 from pathlib import Path
 from xml.etree import ElementTree
@@ -15,6 +16,7 @@ from mdi_exit_ros.topology import meant
 RMW = "RMW_IMPLEMENTATION"
 DEFAULT_RMW = "rmw_fastrtps_cpp"
 FAST_DDS_RMWS = (DEFAULT_RMW, "rmw_fastrtps_dynamic_cpp")
+NOT_DDS_RMWS = ("rmw_zenoh_cpp",)
 RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
 PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE"
 # The second is the name of older distributions, which rmw_fastrtps still reads.
@@ -35,6 +37,14 @@ ALLOCATION_VARIABLES = {
 }
 
 
+class Middleware(enum.Enum):
+    """Which middleware a profile is for."""
+
+    ANY = "any middleware"
+    DDS = "any DDS"
+    FAST_DDS = f"Fast DDS ({RMW}={DEFAULT_RMW})"
+
+
 @dataclasses.dataclass(frozen=True)
 class Transport:
     """One profile. `config/transport/<name>.xml` goes with it where there is such a file.
@@ -43,7 +53,7 @@ class Transport:
         summary: when to use it, for help texts.
         ranges: values of ROS_AUTOMATIC_DISCOVERY_RANGE that go with it, the one that is set first; empty: any.
         replaces: values that are replaced by it because it means no more than they do.
-        fast_dds_only: other middleware has nothing like it.
+        middleware: which kind it is for.
         needs: variable that only a user can fill.
         example: what could be in it.
     """
@@ -51,7 +61,7 @@ class Transport:
     summary: str
     ranges: tuple[str, ...] = ()
     replaces: tuple[str, ...] = ()
-    fast_dds_only: bool = True
+    middleware: Middleware = Middleware.FAST_DDS
     needs: str = ""
     example: str = ""
 
@@ -60,14 +70,14 @@ _NETWORK = ("SUBNET", "SYSTEM_DEFAULT")
 DEFAULT = "default"
 SHARED_MEMORY = "shared_memory"
 TRANSPORTS = {
-    DEFAULT: Transport("sets nothing", fast_dds_only=False),
+    DEFAULT: Transport("sets nothing", middleware=Middleware.ANY),
     SHARED_MEMORY: Transport("all nodes on one machine", ("SYSTEM_DEFAULT",), replaces=("LOCALHOST",)),
     "wifi": Transport("messages below the MTU, for radio links", _NETWORK),
     "large_data": Transport("data by TCP between computers, shared memory within one", _NETWORK),
     "static_peers": Transport(
         "networks that filter multicast",
         ("SUBNET",),
-        fast_dds_only=False,
+        middleware=Middleware.DDS,
         needs="ROS_STATIC_PEERS",
         example="192.168.1.10;192.168.1.11",
     ),
@@ -113,8 +123,7 @@ def _rmw(environment: Mapping[str, str]) -> str:
 
 
 def _of_name(name: str, transport: Transport, environment: Mapping[str, str]) -> dict[str, str]:
-    if transport.fast_dds_only:
-        _require_fast_dds(f"transport {name}", environment)
+    _require(transport.middleware, f"transport {name}", environment)
     if transport.needs and not environment.get(transport.needs):
         raise ConfigurationError(
             f"transport {name}: expected addresses in {transport.needs}, which is not set; for example: "
@@ -132,7 +141,7 @@ def _of_name(name: str, transport: Transport, environment: Mapping[str, str]) ->
     profiles = profile_file(name)
     if profiles is not None and _rmw(environment) in FAST_DDS_RMWS:
         other = _other_profiles(profiles, environment)
-        if other and transport.fast_dds_only:
+        if other and transport.middleware is Middleware.FAST_DDS:
             raise ConfigurationError(
                 f"transport {name} brings profiles of its own, and {other} names {environment[other]}: unset {other}, "
                 f"or choose transport {DEFAULT}"
@@ -155,7 +164,7 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
     tags = {element.tag.rpartition("}")[2] for element in root.iter()}
     if "profiles" not in tags:
         raise ConfigurationError(f"transport {path}: expected Fast DDS profiles (a <profiles> element), got none")
-    _require_fast_dds(f"transport {path}", environment)
+    _require(Middleware.FAST_DDS, f"transport {path}", environment)
     other = _other_profiles(path, environment)
     if other:
         raise ConfigurationError(
@@ -165,12 +174,20 @@ def _of_file(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
     return {PROFILES: str(path), RANGE: environment.get(RANGE) or "SYSTEM_DEFAULT"}
 
 
-def _require_fast_dds(what: str, environment: Mapping[str, str]) -> None:
-    if _rmw(environment) not in FAST_DDS_RMWS:
-        others = [name for name, transport in TRANSPORTS.items() if not transport.fast_dds_only]
+def _kind(rmw: str) -> Middleware:
+    if rmw in FAST_DDS_RMWS:
+        return Middleware.FAST_DDS
+    return Middleware.ANY if rmw in NOT_DDS_RMWS else Middleware.DDS
+
+
+def _require(needed: Middleware, what: str, environment: Mapping[str, str]) -> None:
+    order = list(Middleware)
+    kind = _kind(_rmw(environment))
+    if order.index(needed) > order.index(kind):
+        fitting = [name for name, each in TRANSPORTS.items() if order.index(each.middleware) <= order.index(kind)]
         raise ConfigurationError(
-            f"{what} is for Fast DDS ({RMW}={DEFAULT_RMW}), and {RMW} is {_rmw(environment)}: expected "
-            f"{' or '.join(others)}, which are for any middleware, or unset {RMW}"
+            f"{what} is for {needed.value}, and {RMW} is {_rmw(environment)}: expected {' or '.join(fitting)}, or "
+            f"another {RMW}"
         )
 
 
