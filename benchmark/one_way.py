@@ -101,6 +101,8 @@ def one_way_s(transport: str, sizes: list[int], messages: int, interval_ms: floa
         try:
             output, _ = receiver.communicate(timeout=LIFETIME_S)
             sender.wait(timeout=JOIN_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            sys.exit(f"error: with transport {transport} the two processes did not end within {LIFETIME_S:.0f} s")
         finally:
             for process in (receiver, sender):
                 process.kill()
