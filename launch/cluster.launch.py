@@ -6,6 +6,7 @@ On each computer of a cluster: ros2 launch mdi_exit_ros cluster.launch.py comput
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from launch import LaunchContext, LaunchDescription
@@ -19,6 +20,7 @@ from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, known_topologies, load_topology
+from mdi_exit_ros.transport import ALLOCATION_VARIABLES, DEFAULT, TRANSPORTS, transport_variables
 
 RESPAWN_DELAY_S = 2.0
 BOOLEANS = ["true", "false"]
@@ -88,6 +90,13 @@ def arguments() -> list[DeclareLaunchArgument]:
             choices=["", *(mode.name.lower() for mode in Mode)],
             description="What the controller adapts; empty: as topology and params_file say",
         ),
+        DeclareLaunchArgument(
+            "transport",
+            default_value=DEFAULT,
+            choices=list(TRANSPORTS),
+            description="How messages travel: "
+            + "; ".join(f"{name}: {transport.summary}" for name, transport in TRANSPORTS.items()),
+        ),
     ]
 
 
@@ -109,14 +118,16 @@ def planned_nodes(context: LaunchContext) -> list[Any]:
     nodes = plan.on(value["computer"])
     if not nodes:
         return [LogInfo(msg=f"{value['computer']} has no node in {plan.topology} with strategy {plan.strategy}")]
-    return [_action(node, value) for node in nodes]
+    variables = {name: text for name, text in ALLOCATION_VARIABLES.items() if name not in os.environ}
+    variables |= transport_variables(value["transport"], os.environ)
+    return [_action(node, value, variables) for node in nodes]
 
 
 def _given(value: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value[name] for name in names if value[name]}
 
 
-def _action(node: PlannedNode, value: dict[str, str]) -> Node:
+def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str]) -> Node:
     is_source = node.executable == "camera_source"
     finite = is_source and not str(node.parameters.get("input", "topic")).startswith(("topic", "device:"))
     typed = {
@@ -131,6 +142,7 @@ def _action(node: PlannedNode, value: dict[str, str]) -> Node:
         parameters=[value["params_file"], typed],
         remappings=[("image", value["image_topic"])] if is_source else [],
         arguments=["--ros-args", "--log-level", value["log_level"]],
+        additional_env=variables,
         respawn=value["use_respawn"] == "true" and not finite,
         respawn_delay=RESPAWN_DELAY_S,
         output="screen",

@@ -18,6 +18,7 @@ import pytest
 
 from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.topology import load_topology
+from mdi_exit_ros.transport import ALLOCATION_VARIABLES, TRANSPORTS, transport_variables
 
 pytestmark = pytest.mark.launch
 launch = pytest.importorskip("launch", reason="ROS 2's launch is not installed")
@@ -25,7 +26,7 @@ pytest.importorskip("launch_ros.actions", reason="ROS 2's launch_ros is not inst
 
 LAUNCH_FILE = Path(__file__).resolve().parent.parent / "launch" / "cluster.launch.py"
 NAV2_NAMES = {"namespace", "params_file", "autostart", "use_respawn", "log_level"}
-OUR_NAMES = {"computer", "topology", "strategy", "image_topic"}
+OUR_NAMES = {"computer", "topology", "strategy", "image_topic", "transport"}
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,24 @@ def test_a_computer_starts_its_own_part(module: ModuleType) -> None:
 def test_local_strategy_starts_the_home_worker_alone(module: ModuleType) -> None:
     executables = sorted(node.node_executable for node in started(module, strategy="local"))
     assert executables == ["camera_source", "controller", "segment_worker"]
+
+
+def test_transports_are_those_that_have_a_profile(module: ModuleType) -> None:
+    (argument,) = (each for each in module.arguments() if each.name == "transport")
+    assert argument.choices == list(TRANSPORTS)
+    assert all(name in argument.description for name in TRANSPORTS)
+
+
+def test_a_transport_is_set_for_every_node(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+    expected = {**ALLOCATION_VARIABLES, **transport_variables("wifi", {})}
+    actions = started(module, transport="wifi")
+    assert actions
+    for action in actions:
+        context = launch.LaunchContext()
+        pairs = action.additional_env
+        perform = launch.utilities.perform_substitutions
+        assert {perform(context, name): perform(context, value) for name, value in pairs} == expected
 
 
 def test_an_unknown_computer_is_one_clear_error(module: ModuleType) -> None:

@@ -48,14 +48,15 @@ ROOMS = {
     "images": Room(SHARED | {"codec"}),
     "topology": Room(SHARED | {"policy"}),
     "plan": Room(SHARED | {"policy"}),
+    "transport": Room(SHARED | {"policy"}),
     "simulation": Room(SHARED | {"policy"}),
     "model": Room(SHARED, heavy=TORCH),
     "training": Room(SHARED | {"images", "model"}, heavy=TORCH),
     "nodes": Room(SHARED | {"codec", "images", "model", "policy"}, heavy=ROS),
     "monitoring": Room(SHARED | {"codec", "nodes", "images", "model", "policy"}, heavy=ROS),
-    "runner": Room(SHARED | {"monitoring", "nodes", "codec", "images", "model", "policy"}, heavy=ROS),
+    "runner": Room(SHARED | {"transport", "monitoring", "nodes", "codec", "images", "model", "policy"}, heavy=ROS),
     "benchmark": Room(
-        SHARED | {"codec", "images", "model", "monitoring", "nodes", "policy", "runner", "simulation"},
+        SHARED | {"codec", "images", "model", "monitoring", "nodes", "policy", "runner", "simulation", "transport"},
         heavy=ROS | TORCH,
     ),
 }
@@ -143,7 +144,9 @@ def test_package_files_are_empty() -> None:
 
 def test_every_source_file_names_its_licence() -> None:
     root = SOURCE.parent.parent
-    files = [path for folder in ("src", "test", "launch", "scripts") for path in (root / folder).rglob("*.py")]
+    files = [
+        path for folder in ("src", "test", "launch", "scripts", "benchmark") for path in (root / folder).rglob("*.py")
+    ]
     without = [
         path
         for path in files

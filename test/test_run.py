@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,39 +144,6 @@ def test_nothing_outlives_a_runner_that_was_killed(tmp_path: Path) -> None:
     while left_behind(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert left_behind(tmp_path) == []
-
-
-HOSTS = {"robot": "10.213.7.1", "nano2": "10.213.7.2"}
-
-
-def ip(*words: str) -> None:
-    subprocess.run(["ip", *words], check=True, capture_output=True)
-
-
-@pytest.fixture
-def two_hosts() -> Iterator[dict[str, list[str]]]:
-    """Two network namespaces joined by a cable: host name -> words that run a command there."""
-    if os.geteuid() != 0 or shutil.which("ip") is None:
-        pytest.skip("network namespaces need root and iproute2")
-    names = {host: f"mdi_exit_{host}_{os.getpid() % 10000}" for host in HOSTS}
-    cable = {host: f"v{host[:5]}{os.getpid() % 10000}" for host in HOSTS}
-    try:
-        try:
-            for name in names.values():
-                ip("netns", "add", name)
-            ip("link", "add", cable["robot"], "type", "veth", "peer", "name", cable["nano2"])
-        except subprocess.CalledProcessError as error:
-            pytest.skip(f"network namespaces are not permitted here: {error.stderr.decode().strip()}")
-        for host, address in HOSTS.items():
-            ip("link", "set", cable[host], "netns", names[host])
-            ip("-n", names[host], "addr", "add", f"{address}/24", "dev", cable[host])
-            ip("-n", names[host], "link", "set", cable[host], "up")
-            ip("-n", names[host], "link", "set", "lo", "up")
-            ip("-n", names[host], "route", "add", "224.0.0.0/4", "dev", cable[host])
-        yield {host: ["ip", "netns", "exec", name] for host, name in names.items()}
-    finally:
-        for name in names.values():
-            subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
 def test_parts_started_on_two_hosts_find_each_other(tmp_path: Path, two_hosts: dict[str, list[str]]) -> None:

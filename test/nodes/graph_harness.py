@@ -21,13 +21,16 @@ STOP_S = 8.0
 class NodeProcess:
     """One node in a process of its own; what it says goes to a file."""
 
-    def __init__(self, folder: Path, kind: str, name: str, namespace: str, **parameters):
+    def __init__(
+        self, folder: Path, kind: str, name: str, namespace: str, params_file: Path | None = None, **parameters
+    ):
         self.name = name
         self.log = folder / f"{name}.log"
         given = {"name": name, "cluster_namespace": namespace, **parameters}
         arguments = [f"__node:={name}", f"__ns:={namespace}"]
         arguments = [part for each in arguments for part in ("-r", each)]
         arguments += [part for key, value in given.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
+        arguments += ["--params-file", str(params_file)] if params_file else []
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mdi_exit_ros.nodes.entry", kind, "--ros-args", *arguments],

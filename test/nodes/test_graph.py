@@ -9,11 +9,13 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 from graph_harness import graph
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
+from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
 
 from mdi_exit_msgs.msg import Classification, ResultBatch
@@ -254,6 +256,31 @@ def test_camera_topic_is_classified_with_its_header(tmp_path):
         assert source.said().count("refused an unreadable frame") == 1
         assert source.stop(signal.SIGTERM) == 0
         assert worker.stop(signal.SIGINT) == 0
+
+
+def test_quality_of_service_of_a_robots_topics_comes_from_a_parameter_file(tmp_path):
+    namespace = "/qos_graph"
+    file = tmp_path / "robot.yaml"
+    overrides = {
+        f"{namespace}/image": {"subscription": {"reliability": "reliable", "depth": 3}},
+        f"{namespace}/classification": {"publisher": {"reliability": "best_effort"}},
+    }
+    file.write_text(yaml.safe_dump({"/**": {"ros__parameters": {"qos_overrides": overrides}}}))
+    with graph(tmp_path, namespace) as (start, seen):
+        source = start("camera_source", "camera", params_file=file, entries=["worker1"], input="topic")
+        node = seen.node
+
+        def ends():
+            images = node.get_subscriptions_info_by_topic(f"{namespace}/image")
+            answers = node.get_publishers_info_by_topic(f"{namespace}/classification")
+            return [end.qos_profile.reliability for end in (*images, *answers)]
+
+        seen.wait_until(lambda: len(ends()) == 2, what=source.said())
+        assert ends() == [ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT]
+        request = GetParameters.Request(names=[f"qos_overrides.{namespace}/image.subscription.depth"])
+        answer = seen.call(GetParameters, f"{namespace}/camera/get_parameters", request)
+        assert answer.values[0].integer_value == 3
+        source.stop()
 
 
 def test_lifecycle_services_lead_a_node_through_several_lives(tmp_path):

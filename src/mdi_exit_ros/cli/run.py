@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, load_topology
+from mdi_exit_ros.transport import TRANSPORTS, transport_variables
 
 SAMPLE = "sample"
 SHIPPED_SAMPLE = Path("data", "cifar10_sample.zip")
@@ -101,6 +103,13 @@ class _Rate(click.ParamType[float]):
     help="Threads that share a worker's batch.  [default: all processors, shared out]",
 )
 @json_option("Write the summary here.")
+@click.option(
+    "--transport",
+    default=None,
+    metavar="|".join((*TRANSPORTS, "FILE.xml")),
+    help="How messages travel; a file has Fast DDS profiles.  [default: shared_memory where all nodes are here and "
+    "nothing else is set, else default]",
+)
 @click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")
 @click.option(
     "--params-file",
@@ -135,6 +144,7 @@ def run(
     precision: str | None,
     threads: int | None,
     json_path: Path | None,
+    transport: str | None,
     domain_id: int | None,
     params_files: tuple[Path, ...],
     parameters: tuple[str, ...],
@@ -182,6 +192,8 @@ def run(
     if json_path is not None and not sources:
         where = ", ".join(node.computer for node in plan.named("camera_source"))
         raise ConfigurationError(f"--json: the summary is written where the source runs: {where}, not {computer}")
+    if transport:
+        transport_variables(transport, os.environ)  # a mistake is told before anything is prepared
     resolved = resolve_backend(backend or "auto")
     console = Console(stderr=True)
     _export_once(card, resolved, console)
@@ -201,6 +213,7 @@ def run(
         log_folder=log_dir.absolute() if log_dir else None,
         respawn=use_respawn,
         image_topic=image_topic or "",
+        transport=transport,
     ).run(console)
     if outcome.summary is not None:
         summary = _completed(outcome.summary, plan, resolved, precision or "fp32")

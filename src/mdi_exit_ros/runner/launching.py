@@ -11,6 +11,7 @@ from pathlib import Path
 import yaml
 
 from mdi_exit_ros.plan import PlannedNode
+from mdi_exit_ros.transport import ALLOCATION_VARIABLES, RANGE, default_transport, transport_variables
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -28,21 +29,31 @@ def command_of(node: PlannedNode, folder: Path, params_files: tuple[Path, ...], 
     return command
 
 
-def node_environment(*, threads: int, here_only: bool, domain_id: int | None, log_folder: Path) -> Mapping[str, str]:
+def node_environment(
+    *, threads: int, here_only: bool, domain_id: int | None, log_folder: Path, transport: str | None = None
+) -> Mapping[str, str]:
     """The environment of node processes.
 
     Args:
         threads: processor threads of a worker; numerical libraries get no more, unless the user has set them.
         here_only: keep DDS discovery on this machine, unless the user has set its range.
         domain_id: ROS domain; None: as the user has set it.
+        transport: name or file of the transport's profile; None: what suits `here_only` and what the user has set.
+
+    Raises:
+        ConfigurationError: the transport is unknown, or the user's environment says the contrary.
     """
     environment = dict(os.environ)
     environment["PYTHONUNBUFFERED"] = "1"
     environment.setdefault("ROS_LOG_DIR", str(log_folder / "ros"))
     for name in THREAD_VARIABLES:
         environment.setdefault(name, str(threads))
+    for name, value in ALLOCATION_VARIABLES.items():
+        environment.setdefault(name, value)
+    transport = transport or default_transport(environment, here_only=here_only)
+    environment.update(transport_variables(transport, environment))
     if here_only:
-        environment.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        environment.setdefault(RANGE, "LOCALHOST")
     if domain_id is not None:
         environment["ROS_DOMAIN_ID"] = str(domain_id)
     return environment

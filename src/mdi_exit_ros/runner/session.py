@@ -28,6 +28,7 @@ POLL_S = 0.25
 START_TIMEOUT_S = 90.0  # for nodes of this computer
 REMOTE_PATIENCE_S = 10.0  # for workers of other computers, which may be started later
 EXIT_FAILED = 1
+HEARD_BY_MONITOR = ("ROS_", "FASTDDS_")  # variables of the nodes that this process's own monitor needs too
 
 
 class Outcome(NamedTuple):
@@ -49,6 +50,7 @@ class Session:
         timeout_s: the run is stopped after it; 0: never.
         log_folder: where nodes' logs are kept; None: nowhere.
         image_topic: what a source's `image` is remapped to; empty: nothing.
+        transport: name or file of the transport's profile; None: what suits the rest.
     """
 
     plan: Plan
@@ -62,21 +64,26 @@ class Session:
     log_folder: Path | None = None
     respawn: bool = False
     image_topic: str = ""
+    transport: str | None = None
 
     def run(self, console: Console) -> Outcome:
         """Runs until the sources of this computer have finished, or until Ctrl-C or SIGTERM.
 
         Raises:
-            MdiExitError: processes cannot be supervised.
+            MdiExitError: processes cannot be supervised, or the transport cannot be used.
         """
         with tempfile.TemporaryDirectory(prefix="mdi-exit-") as name:
             folder = Path(name)
             log_folder = self.log_folder or folder / "log"
             log_folder.mkdir(parents=True, exist_ok=True)
             environment = node_environment(
-                threads=self.threads, here_only=self.here_only, domain_id=self.domain_id, log_folder=log_folder
+                threads=self.threads,
+                here_only=self.here_only,
+                domain_id=self.domain_id,
+                log_folder=log_folder,
+                transport=self.transport,
             )
-            os.environ.update({key: value for key, value in environment.items() if key.startswith("ROS_")})
+            os.environ.update({key: value for key, value in environment.items() if key.startswith(HEARD_BY_MONITOR)})
             programs = [self._program(node, folder) for node in self.nodes]
             with (
                 _terminable(),
