@@ -19,6 +19,7 @@ from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry, summary
 from mdi_exit_ros.nodes.conversions import (
+    MessageError,
     answers_from_message,
     classification_to_message,
     policy_from_message,
@@ -30,12 +31,15 @@ from mdi_exit_ros.nodes.images.inputs import CameraFrame, TopicInput, is_live, o
 from mdi_exit_ros.nodes.images.reader import Pace, Reader
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
+from mdi_exit_ros.nodes.serialized import NewestOfEach, deserialized, leading_string
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 
+LOOK_S = 0.05  # between two looks at what is not urgent
+SENDERS_MAX = 1024
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
 PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
 WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
@@ -92,7 +96,7 @@ class CameraSource(CoreNode):
         self._status = self.open_publisher(self.topics.sources, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.entries}
         self.open_subscription(self.topics.results(self.cluster_name), self._on_results)
-        self.open_subscription(self.topics.workers, self._on_worker)
+        self.open_subscription(self.topics.workers, self._on_worker, raw=True)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self._image_topic = ""
         if isinstance(self._input, TopicInput):
@@ -107,6 +111,9 @@ class CameraSource(CoreNode):
         self._me = self.new_life()
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
+        self._other_workers = NewestOfEach(WorkerStatus, SENDERS_MAX)
+        self._looked_at = float("-inf")
+        self._listeners = 0
         self._sequence = self._closed = self._closed_before = 0
         self._input_over = False
         self._began_at: float | None = None
@@ -144,11 +151,29 @@ class CameraSource(CoreNode):
     def _on_results(self, message: ResultBatch) -> None:
         self.feed(answers_from_message(message, self.card.num_segments, len(self.card.class_names)))
 
-    def _on_worker(self, message: WorkerStatus) -> None:
+    def _on_worker(self, data: bytes) -> None:
+        """What the home worker says counts at once; to the others a look now and then is enough."""
+        core = self.core
+        if core is None or leading_string(data) != core.home:
+            self._other_workers.put(data)
+            return
+        message = deserialized(data, WorkerStatus)
         report = worker_report_from_message(message)
         with self.condition:
             self._workers[message.name] = message
             self.feed(report)
+
+    def _look_around(self) -> None:
+        """Takes in what the other workers have said, and looks whether anybody listens for classifications."""
+        self._listeners = self._classification.get_subscription_count()
+        for message, _ in self._other_workers.take():
+            try:
+                report = worker_report_from_message(message)
+            except MessageError as error:
+                self.say_once(f"report:{message.name}", f"dropped: {error}")
+                continue
+            self._workers[message.name] = message
+            self.step(report)
 
     def _on_policy(self, message: Policy) -> None:
         self.feed(policy_from_message(message, self.card.num_segments))
@@ -157,7 +182,10 @@ class CameraSource(CoreNode):
 
     def housekeeping(self, now: float) -> float:
         """Offers the frames that are due, ends the process when all is done, and says what it waits for."""
-        due = self._offer(now)
+        if now >= self._looked_at + LOOK_S:
+            self._looked_at = now
+            self._look_around()
+        due = min(self._offer(now), self._looked_at + LOOK_S)
         if self.finished.is_set():
             if self._finished_at is None:
                 self._finished_at = now
@@ -235,7 +263,7 @@ class CameraSource(CoreNode):
                 _, header = self._frames.pop(action.sequence)
                 self._closed += 1
                 self._closed_at = time.monotonic()
-                if self._classification.get_subscription_count():
+                if self._listeners:
                     if isinstance(header, Time):
                         header = Header(stamp=header.to_msg(), frame_id=self.cluster_name)
                     self._classification.publish(

@@ -31,6 +31,18 @@ def leading_string(data: bytes) -> str:
         raise MessageError(f"expected a name in UTF-8: {error}") from error
 
 
+def deserialized(data: bytes, kind: Any) -> Any:
+    """The message of that type.
+
+    Raises:
+        MessageError: the bytes are none.
+    """
+    try:
+        return deserialize_message(data, kind)
+    except RuntimeError as error:  # what rclpy's RMWError is
+        raise MessageError(f"{len(data)} bytes are no {kind.__name__}: {error}") from error
+
+
 class NewestOfEach:
     """The newest message of each sender, deserialized only when it is taken. Any thread may put, one takes.
 
@@ -63,8 +75,8 @@ class NewestOfEach:
             newest, self._newest = self._newest, {}
         for data, at in newest.values():
             try:
-                message = deserialize_message(data, self._kind)
-            except RuntimeError:  # what rclpy's RMWError is
+                message = deserialized(data, self._kind)
+            except MessageError:
                 self.unusable += 1
                 continue
             yield message, at
