@@ -59,7 +59,7 @@ class WorkerSettings:
     queue_capacity: int = parameter(
         128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096
     )
-    batch_max: int = parameter(16, "most tasks run in one batch", unit="frames", low=1, high=256)
+    batch_max: int = parameter(32, "most tasks run in one batch", unit="frames", low=1, high=256)
     batch_wait_s: float = parameter(
         0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
     )
