@@ -28,7 +28,7 @@ class Receiver:
         self._model_id = model_id
         self._liveness_timeout_s = liveness_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._heard_at = float("-inf")
+        self._ready_until = float("-inf")
 
     def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
         """Takes in a report; returns what it says of this node's stream, None where that is not open.
@@ -38,8 +38,12 @@ class Receiver:
         if self.outbound is None or self.outbound.receiver != report.worker:
             self.outbound = Outbound(report.worker)
         self.report = report
-        self._heard_at = now
         self.fits = report.model_id == self._model_id
+        self._ready_until = float("-inf")
+        if self.fits and report.state is State.RUNNING:
+            self._ready_until = now + self._liveness_timeout_s
+            if report.busy_s > 0.0:
+                self._ready_until = min(self._ready_until, now + self._stall_timeout_s - report.busy_s)
         mine = next((stream for stream in report.streams if stream.peer == self._me), None)
         self.is_open = mine is not None and mine.open
         if mine is None or not mine.open:
@@ -51,13 +55,7 @@ class Receiver:
 
     def ready(self, now: float) -> bool:
         """Alive, not stuck, and of the same model; credit and segments are another matter."""
-        report = self.report
-        if report is None or not self.fits or report.state is not State.RUNNING:
-            return False
-        age = now - self._heard_at
-        if age > self._liveness_timeout_s:
-            return False
-        return report.busy_s <= 0.0 or report.busy_s + age <= self._stall_timeout_s
+        return now <= self._ready_until
 
     def opens(self, now: float) -> Outbound | None:
         """The stream, when it is time to send the empty batch that opens it."""

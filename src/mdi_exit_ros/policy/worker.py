@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import assert_never
 
 from mdi_exit_ros.parameter import parameter
@@ -38,7 +39,7 @@ from mdi_exit_ros.policy.events import (
     WorkerEvent,
     WorkerReport,
 )
-from mdi_exit_ros.policy.offloading import Candidate, best, moves
+from mdi_exit_ros.policy.offloading import expected_delay_s, moves
 from mdi_exit_ros.policy.receiver import Receiver
 from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
 from mdi_exit_ros.policy.selection import PolicySelector
@@ -128,7 +129,7 @@ class _Peer:
 class _Neighbour(Receiver):
     """A receiver that shares an edge with this worker: besides, what reaching it costs."""
 
-    def __init__(self, setup: WorkerSetup) -> None:
+    def __init__(self, name: str, setup: WorkerSetup) -> None:
         settings = setup.settings
         super().__init__(
             setup.me,
@@ -136,8 +137,28 @@ class _Neighbour(Receiver):
             liveness_timeout_s=settings.liveness_timeout_s,
             stall_timeout_s=settings.stall_timeout_s,
         )
+        self.name = name
         self.delay = TransferDelay()
-        self.kept: dict[int, int] = {}  # per segment, credit that is kept for later segments
+        self.kept: dict[int, int] = {}  # per segment held, credit that is kept for later segments
+        self.queued = 0  # I_m, with what was sent and is not acknowledged
+        self._input_nbytes = setup.input_nbytes
+        self._service_time_s = 0.0
+        self._transfer_s = [0.0] * setup.num_segments
+
+    def expected_delay_s(self, segment: int) -> float:
+        """Time until it would begin a task of `segment` that is sent now (s)."""
+        return expected_delay_s(self._transfer_s[segment - 1], self.queued, self._service_time_s)
+
+    def measured(self) -> None:
+        """Works out D_nm per segment, after `delay` has changed."""
+        self._transfer_s = [self.delay.seconds(nbytes) for nbytes in self._input_nbytes]
+
+    def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
+        """See Receiver.hear."""
+        mine = super().hear(report, now)
+        self.queued = report.input_queue + (self.outbound.unacknowledged if self.outbound is not None else 0)
+        self._service_time_s = report.service_time_s
+        return mine
 
     def holds(self, segments: tuple[int, ...], own: frozenset[int]) -> None:
         """Works out what credit is kept.
@@ -160,12 +181,13 @@ class WorkerCore:
         self._settings = setup.settings
         self._rng = rng
         self._now = 0.0
+        self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
         self._input = TaskQueue()
         self._output = TaskQueue()
         self._running: tuple[Task, ...] = ()
         self._running_since = 0.0
         self._held: dict[FrameId, tuple[Task, Inbound]] = {}
-        self._neighbours = {name: _Neighbour(setup) for name in setup.neighbours}
+        self._neighbours = {name: _Neighbour(name, setup) for name in setup.neighbours}
         source_room = self._settings.queue_capacity
         if setup.strategy is not Strategy.LOCAL:
             source_room //= 2
@@ -390,6 +412,7 @@ class WorkerCore:
         if opened.batch_echo_stamp >= 0.0:
             trip = now - opened.batch_echo_stamp - opened.batch_echo_hold_s
             neighbour.delay.batch_echoed(opened.batch_echo_stamp, trip, self._smoothing)
+        neighbour.measured()
         return []
 
     def _on_source_report(self, report: SourceReport, now: float) -> None:
@@ -466,7 +489,7 @@ class WorkerCore:
     def _place(self, task: Task, now: float, *, offered: bool) -> None:
         """Puts a task into I or O. A task that a neighbour moved here (`offered` false) is run here."""
         held = task.segment in self.setup.segments
-        stays = held and (not offered or not self.setup.strategy.may_move(task.segment))
+        stays = held and (not offered or task.segment not in self._movable)
         if stays or goes_to_input(
             held=held,
             input_length=self._load,
@@ -479,28 +502,39 @@ class WorkerCore:
 
     def _move_tasks(self, now: float) -> None:
         """Offloads from O: per segment the oldest tasks, until one may not or does not move."""
-        segments = [segment for segment in self._output.segments() if self._is_due(segment, now)]
-        if not segments:
-            return
-        ready = [(name, neighbour) for name, neighbour in self._neighbours.items() if neighbour.ready(now)]
-        for segment in segments:
-            held = segment in self.setup.segments
-            usable = [(name, neighbour) for name, neighbour in ready if segment in neighbour.kept]
-            while (head := self._output.head(segment)) is not None:
-                if head.task.expires_at <= now:
-                    self._end_attempt(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
-                    continue
-                target = self._target(segment, usable, held=held)
-                if target is not None:
-                    self._send(target, self._output.pop(segment))
-                elif not held and now >= head.since + self._settings.move_timeout_s:
-                    task = self._output.pop(segment)
-                    if usable:
-                        self._end_attempt(task, Status.REFUSED, Reason.BLOCKED)
-                    else:
-                        self._end_attempt(task, Status.FAILED, Reason.NO_HOLDER)
+        for segment in self._output.segments():
+            if self._is_due(segment, now):
+                self._move_segment(segment, now)
+
+    def _move_segment(self, segment: int, now: float) -> None:
+        held = segment in self.setup.segments
+        candidates: list[tuple[float, str, _Neighbour]] | None = None
+        while (head := self._output.head(segment)) is not None:
+            if head.task.expires_at <= now:
+                self._end_attempt(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
+                continue
+            if held and not self._tosses(segment):
+                return
+            if candidates is None:
+                candidates = self._candidates(segment, now, held=held)
+            # O only gets shorter and queues longer: who does not qualify now will not in this step.
+            while candidates and not self._qualifies(candidates[0][2], segment, held=held):
+                heapq.heappop(candidates)
+            if candidates:
+                delay_s, name, neighbour = candidates[0]
+                if held and not moves(self._load * self._service.mean_s, delay_s, self._rng):
+                    self._tossed[segment] = self._information
+                    return
+                self._send(neighbour, self._output.pop(segment))
+                heapq.heapreplace(candidates, (neighbour.expected_delay_s(segment), name, neighbour))
+            elif not held and now >= head.since + self._settings.move_timeout_s:
+                task = self._output.pop(segment)
+                if any(segment in each.kept and each.ready(now) for each in self._neighbours.values()):
+                    self._end_attempt(task, Status.REFUSED, Reason.BLOCKED)
                 else:
-                    break
+                    self._end_attempt(task, Status.FAILED, Reason.NO_HOLDER)
+            else:
+                return
 
     def _is_due(self, segment: int, now: float) -> bool:
         """Whether anything can become of the oldest task of `segment` in O now."""
@@ -510,47 +544,39 @@ class WorkerCore:
 
     def _tosses(self, segment: int) -> bool:
         """Whether a task that can run here may be tossed for: once per new information."""
-        return self.setup.strategy.may_move(segment) and self._tossed.get(segment) != self._information
+        return segment in self._movable and self._tossed.get(segment) != self._information
 
-    def _target(self, segment: int, usable: Iterable[tuple[str, _Neighbour]], *, held: bool) -> str | None:
-        """Where the oldest task of `segment` in O goes now, if anywhere."""
-        if held and not self._tosses(segment):
-            return None
-        chosen = best(self._candidates(segment, usable, len(self._output) if held else math.inf))
-        if chosen is None:
-            return None
-        if held and not moves(
-            chosen,
-            input_length=self._load,
-            service_time_s=self._service.mean_s,
-            rng=self._rng,
-        ):
-            self._tossed[segment] = self._information
-            return None
-        return chosen.name
+    def _candidates(self, segment: int, now: float, *, held: bool) -> list[tuple[float, str, _Neighbour]]:
+        """A heap of the neighbours that the oldest task of `segment` may go to, by expected delay, then name."""
+        longest = len(self._output) if held else math.inf
+        heap = [
+            (each.expected_delay_s(segment), each.name, each)
+            for each in self._neighbours.values()
+            if each.queued < longest and self._qualifies(each, segment, held=held) and each.ready(now)
+        ]
+        heapq.heapify(heap)
+        return heap
 
-    def _candidates(
-        self, segment: int, usable: Iterable[tuple[str, _Neighbour]], output_length: float
-    ) -> Iterator[Candidate]:
-        """Neighbours with credit and an input queue I_m shorter than O_n.
+    def _qualifies(self, neighbour: _Neighbour, segment: int, *, held: bool) -> bool:
+        """Whether the neighbour has credit for the segment, and an input queue I_m shorter than O_n.
 
         Messages cost, so tasks that could run here move in groups: one is begun only where it can at least double what
         the neighbour has to run, which is when O_n is three times I_m.
         """
-        nbytes = self.setup.input_nbytes[segment - 1]
-        for name, neighbour in usable:
-            outbound, report = neighbour.outbound, neighbour.report
-            assert outbound is not None and report is not None
-            queued = report.input_queue + outbound.unacknowledged
-            longest = output_length if name in self._outgoing else output_length / GROUP_FACTOR
-            if queued < longest and outbound.available > neighbour.kept[segment]:
-                yield Candidate(name, queued, report.service_time_s, neighbour.delay.seconds(nbytes))
+        if held:
+            longest = len(self._output)
+            if neighbour.queued >= (longest if neighbour.name in self._outgoing else longest / GROUP_FACTOR):
+                return False
+        outbound = neighbour.outbound
+        return outbound is not None and outbound.available > neighbour.kept.get(segment, math.inf)
 
-    def _send(self, name: str, task: Task) -> None:
-        outbound = self._neighbours[name].outbound
+    def _send(self, neighbour: _Neighbour, task: Task) -> None:
+        outbound = neighbour.outbound
         assert outbound is not None
         outbound.sent += 1
-        self._outgoing.setdefault(name, {}).setdefault((task.segment, task.frame.source), []).append(task)
+        neighbour.queued += 1
+        groups = self._outgoing.setdefault(neighbour.name, {})
+        groups.setdefault((task.segment, task.frame.source), []).append(task)
         self._release(task)
         self._counts["moved"] += 1
         self._counts["moved_bytes"] += self.setup.input_nbytes[task.segment - 1]
