@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo    five nodes on this machine classify the shipped images; summary in out/demo/summary.json"
 	@echo "make test    everything that CI checks"
-	@echo "make bench   frames/s through the graph against a bare loop; results in out/bench/results.json"
+	@echo "make bench   frames/s through the graph against a bare loop and other libraries; out/bench/results.json"
 	@echo "make setup   only the environment, .venv"
 	@echo "make clean   removes the environment and all outputs"
 
@@ -20,6 +20,7 @@ demo: setup
 	$(BIN)/mdi-exit run --topology three_mesh --strategy mdi_exit --json out/demo/summary.json
 
 bench: setup
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-bench.txt
 	$(BIN)/mdi-exit bench --json out/bench/results.json
 
 test: setup

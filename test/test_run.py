@@ -109,7 +109,7 @@ def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path
     process = start("--topology", "two_nodes", "--param", "worker2:batch_max=9999", "--log-dir", str(tmp_path))
     output = finish(process, 40)
     assert process.returncode == 2
-    assert "error: worker2: parameter batch_max: expected int such as 16 in 1..256" in output.replace("\n", " ")
+    assert "error: worker2: parameter batch_max: expected int such as 32 in 1..256" in output.replace("\n", " ")
     assert "Traceback" not in output
     assert left_behind(tmp_path) == []
 

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rows of a benchmark and their comparison with a recorded run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mdi_exit_ros.benchmark.results import regressions, row
+from mdi_exit_ros.errors import ConfigurationError
+
+LATENCY = {"p50": 10.0, "p95": 20.0, "p99": 30.0}
+
+
+def run(fps: float, **more: float | None) -> dict[str, object]:
+    return {"fps": fps, "latency_ms": LATENCY, **more}
+
+
+def test_efficiency_is_the_median_of_the_ratios_of_each_turn() -> None:
+    runs = [run(500.0), run(900.0), run(400.0)]
+    result = row("two_nodes mdi_exit", "graph", runs, [1000.0, 1000.0, 500.0], topology="two_nodes")
+    assert (result["fps"], result["fps_spread"]) == (500.0, {"median": 500.0, "min": 400.0, "max": 900.0})
+    assert (result["efficiency"], result["efficiency_spread"]["min"]) == (0.8, 0.5)
+    assert (result["latency_ms"], result["topology"]) == (LATENCY, "two_nodes")
+
+
+def test_what_was_not_measured_is_none_and_what_was_in_some_turns_counts() -> None:
+    runs = [run(1.0, cpu_s_per_1000_frames=None), run(1.0, cpu_s_per_1000_frames=2.0)]
+    result = row("x", "peer", runs, [1.0, 1.0])
+    assert (result["cpu_s_per_1000_frames"], result["bytes_per_frame"]) == (2.0, None)
+
+
+def recorded(path: Path, efficiency: float) -> Path:
+    path.write_text(json.dumps({"results": [{"name": "a", "kind": "graph", "efficiency": efficiency}]}))
+    return path
+
+
+@pytest.mark.parametrize(("efficiency", "slower"), [(0.60, False), (0.52, False), (0.50, True)])
+def test_check_tells_what_has_become_slower(tmp_path: Path, efficiency: float, slower: bool) -> None:
+    found = regressions([{"name": "a", "kind": "graph", "efficiency": efficiency}], recorded(tmp_path / "b.json", 0.6))
+    assert found == (["a: efficiency 0.50, was 0.60"] if slower else [])
+
+
+def test_check_against_what_is_no_record_is_one_clear_message(tmp_path: Path) -> None:
+    rows = [{"name": "a", "kind": "graph", "efficiency": 0.5}]
+    for content in ("no json", "{}", "[]"):
+        path = tmp_path / "b.json"
+        path.write_text(content)
+        with pytest.raises(ConfigurationError, match="--check: expected results that `mdi-exit bench --json` wrote"):
+            regressions(rows, path)
+    with pytest.raises(ConfigurationError, match="has no row of this run: expected one of a"):
+        regressions([{"name": "b", "kind": "graph", "efficiency": 0.5}], recorded(tmp_path / "b.json", 0.6))
