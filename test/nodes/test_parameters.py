@@ -91,7 +91,7 @@ def test_thresholds_of_the_model_are_moved_to_slider_positions():
 @pytest.mark.parametrize(
     ("config", "overrides", "message"),
     [
-        (WorkerSettings, {"batch_max": 0}, "batch_max: expected int such as 16 in 1..256"),
+        (WorkerSettings, {"batch_max": 0}, "batch_max: expected int such as 32 in 1..256"),
         (WorkerSettings, {"liveness_timeout_s": 1}, "liveness_timeout_s: expected float such as 1.5"),
         (SegmentWorkerConfig, {"strategy": "fastest"}, "strategy: expected one of local, ddi, mdi, mdi_exit"),
         (SegmentWorkerConfig, {"segments": ["1"]}, "segments: expected integer array"),
