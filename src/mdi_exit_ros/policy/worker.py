@@ -243,7 +243,7 @@ class WorkerCore:
         self._move_tasks(now)
         started = self._start_service(now)
         served = [*opened, *self._flush(now), *started]
-        self._awaited = self._awaited or self._is_awaited(now)
+        self._awaited |= self._is_awaited(now)
         return [*served, *self._report(now), *self._end()]
 
     def next_deadline(self) -> float | None:
