@@ -19,7 +19,6 @@ from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import ClusterTopics
 from mdi_exit_ros.policy.events import SourceReport, WorkerReport
 
-SENDERS_MAX = 1024
 SPIN_S = 0.1
 STOP_TIMEOUT_S = 2.0
 
@@ -71,8 +70,8 @@ class ClusterMonitor:
     def __init__(self, cluster_namespace: str) -> None:
         self._topics = ClusterTopics(cluster_namespace)
         self._lock = threading.Lock()
-        self._worker_news = NewestOfEach(WorkerStatus, SENDERS_MAX)
-        self._source_news = NewestOfEach(SourceStatus, SENDERS_MAX)
+        self._worker_news = NewestOfEach(WorkerStatus)
+        self._source_news = NewestOfEach(SourceStatus)
         self._workers: dict[str, WorkerSeen] = {}
         self._sources: dict[str, SourceSeen] = {}
         self._cluster: ClusterSeen | None = None

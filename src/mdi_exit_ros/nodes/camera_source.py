@@ -39,7 +39,6 @@ from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnde
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 
 LOOK_S = 0.05  # between two looks at what is not urgent
-SENDERS_MAX = 1024
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
 PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
 WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
@@ -111,7 +110,7 @@ class CameraSource(CoreNode):
         self._me = self.new_life()
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
-        self._other_workers = NewestOfEach(WorkerStatus, SENDERS_MAX)
+        self._other_workers = NewestOfEach(WorkerStatus)
         self._looked_at = float("-inf")
         self._listeners = 0
         self._sequence = self._closed = self._closed_before = 0

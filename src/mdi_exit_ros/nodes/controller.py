@@ -38,7 +38,6 @@ from mdi_exit_ros.task import Mode
 
 REPORT_PERIOD_S = 0.05  # between two looks at what workers and sources report
 CLUSTER_PERIOD_S = 0.2
-SENDERS_MAX = 1024
 SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
 THRESHOLD = "exit_threshold."
 APPLIED = "applied."
@@ -106,8 +105,8 @@ class Controller(CoreNode):
         self._cluster = self.open_publisher(self.topics.cluster, overridable=True)
         self._diagnostics = self.open_publisher(DIAGNOSTICS)
         self._reports = (
-            (NewestOfEach(WorkerStatus, SENDERS_MAX), worker_report_from_message),
-            (NewestOfEach(SourceStatus, SENDERS_MAX), source_report_from_message),
+            (NewestOfEach(WorkerStatus), worker_report_from_message),
+            (NewestOfEach(SourceStatus), source_report_from_message),
         )
         for topic, (newest, _) in zip((self.topics.workers, self.topics.sources), self._reports, strict=True):
             self.open_subscription(topic, newest.put, raw=True)

@@ -12,6 +12,8 @@ from rclpy.serialization import deserialize_message
 
 from mdi_exit_ros.nodes.conversions import MessageError
 
+SENDERS_MAX = 1024
+
 
 def leading_string(data: bytes) -> str:
     """The first field of a serialized message that begins with a string.
@@ -51,7 +53,7 @@ class NewestOfEach:
         senders_max: senders remembered between two takes; more are dropped.
     """
 
-    def __init__(self, kind: Any, senders_max: int) -> None:
+    def __init__(self, kind: Any, senders_max: int = SENDERS_MAX) -> None:
         self._kind = kind
         self._senders_max = senders_max
         self._lock = threading.Lock()

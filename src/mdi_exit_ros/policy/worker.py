@@ -683,10 +683,10 @@ class WorkerCore:
 
     def _send_answers(self, source: PeerId, answers: list[Answer], now: float) -> SendAnswers:
         """Answers take along the credit for which the source would otherwise wait until the next status."""
-        stream = self._from_sources.streams.get(source.name)
+        self._from_sources.grant(now, len(self._sources))
+        stream = self._from_sources.streams.get(source.name)  # looked up after: granting may close a stream
         if stream is None or stream.sender != source:
             return SendAnswers(source, tuple(answers))
-        self._from_sources.grant(now, len(self._sources))
         return SendAnswers(source, tuple(answers), stream.received, stream.outstanding)
 
     # ---- telling others --------------------------------------------------------------------------------
