@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 
 
-def expected_delay_s(transfer_delay_s: float, queue_length: int, service_time_s: float) -> float:
+def expected_delay_s(transfer_delay_s: float, queue_length: float, service_time_s: float) -> float:
     """D_nm + I_m * Gamma_m: time until neighbour m would begin the task (s).
 
     Args:

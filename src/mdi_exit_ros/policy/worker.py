@@ -68,7 +68,7 @@ class WorkerSettings:
         0.02, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
     )
     status_interval_min_s: float = parameter(
-        0.02, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
+        0.05, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
     status_interval_max_s: float = parameter(
         0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
@@ -140,7 +140,9 @@ class _Neighbour(Receiver):
         self.name = name
         self.delay = TransferDelay()
         self.kept: dict[int, int] = {}  # per segment held, credit that is kept for later segments
-        self.queued = 0  # I_m, with what was sent and is not acknowledged
+        self.queued = 0.0  # I_m, with what was sent and is not acknowledged, as of `settle`
+        self._backlog = 0.0  # that and O_m, from which I_m is filled up
+        self._settled_at = 0.0
         self._input_nbytes = setup.input_nbytes
         self._service_time_s = 0.0
         self._transfer_s = [0.0] * setup.num_segments
@@ -148,6 +150,18 @@ class _Neighbour(Receiver):
     def expected_delay_s(self, segment: int) -> float:
         """Time until it would begin a task of `segment` that is sent now (s)."""
         return expected_delay_s(self._transfer_s[segment - 1], self.queued, self._service_time_s)
+
+    def settle(self, now: float) -> None:
+        """Takes off what the neighbour has run, at its own pace, since it was last known."""
+        if self._service_time_s > 0.0:
+            self._backlog = max(0.0, self._backlog - (now - self._settled_at) / self._service_time_s)
+            self.queued = min(self.queued, self._backlog)
+        self._settled_at = now
+
+    def grow(self) -> None:
+        """Counts in a task that is sent."""
+        self.queued += 1.0
+        self._backlog += 1.0
 
     def measured(self) -> None:
         """Works out D_nm per segment, after `delay` has changed."""
@@ -157,6 +171,8 @@ class _Neighbour(Receiver):
         """See Receiver.hear."""
         mine = super().hear(report, now)
         self.queued = report.input_queue + (self.outbound.unacknowledged if self.outbound is not None else 0)
+        self._backlog = self.queued + report.output_queue
+        self._settled_at = now
         self._service_time_s = report.service_time_s
         return mine
 
@@ -549,6 +565,8 @@ class WorkerCore:
     def _candidates(self, segment: int, now: float, *, held: bool) -> list[tuple[float, str, _Neighbour]]:
         """A heap of the neighbours that the oldest task of `segment` may go to, by expected delay, then name."""
         longest = len(self._output) if held else math.inf
+        for each in self._neighbours.values():
+            each.settle(now)
         heap = [
             (each.expected_delay_s(segment), each.name, each)
             for each in self._neighbours.values()
@@ -574,7 +592,7 @@ class WorkerCore:
         outbound = neighbour.outbound
         assert outbound is not None
         outbound.sent += 1
-        neighbour.queued += 1
+        neighbour.grow()
         groups = self._outgoing.setdefault(neighbour.name, {})
         groups.setdefault((task.segment, task.frame.source), []).append(task)
         self._release(task)
