@@ -11,8 +11,8 @@ from mdi_exit_ros.codec import CodecError, decode, encode
 
 
 def round_trip(values):
-    encoded = encode(values)
-    return decode(encoded.dtype, encoded.shape, encoded.encoding, encoded.data)
+    encoded = encode([values])
+    return decode(encoded.dtype, encoded.shape, encoded.encoding, b"".join(encoded.data))
 
 
 PLAIN = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
@@ -52,14 +52,28 @@ def test_any_array_comes_back_as_it_was(values):
 
 
 def test_bytes_are_little_endian_and_in_c_order():
-    encoded = encode(np.array([[1.0, 2.0]], ">f4").T)
-    assert encoded.data.tobytes() == np.array([1.0, 2.0], "<f4").tobytes()
+    encoded = encode([np.array([[1.0, 2.0]], ">f4").T])
+    assert b"".join(encoded.data) == np.array([1.0, 2.0], "<f4").tobytes()
     assert encoded.shape == (2, 1)
 
 
-def test_decoding_copies_nothing():
-    encoded = encode(PLAIN)
-    assert np.shares_memory(decode(*encoded), np.frombuffer(encoded.data, np.uint8))
+def test_plain_arrays_are_not_copied():
+    (data,) = encode([PLAIN]).data
+    assert np.shares_memory(data, PLAIN)
+    assert np.shares_memory(decode("float32", PLAIN.shape, "raw", data), PLAIN)
+
+
+def test_parts_come_back_as_one_array():
+    encoded = encode([PLAIN[:1], PLAIN[1:].copy(), PLAIN[:0]])
+    assert encoded.shape == PLAIN.shape
+    found = decode(encoded.dtype, encoded.shape, encoded.encoding, b"".join(encoded.data))
+    np.testing.assert_array_equal(found, PLAIN)
+
+
+@pytest.mark.parametrize("parts", [[], [PLAIN, PLAIN[:, :2]], [PLAIN, PLAIN.astype(np.uint8)]])
+def test_parts_that_are_not_of_one_array_are_refused(parts):
+    with pytest.raises(CodecError):
+        encode(parts)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +103,4 @@ def test_bytes_that_are_not_what_they_claim_are_refused(dtype, shape, encoding, 
 @pytest.mark.parametrize("values", [np.float32(1.0), np.array(1, np.uint8), np.zeros(2, np.int64), np.array(["a"])])
 def test_arrays_that_do_not_travel_are_refused(values):
     with pytest.raises(CodecError):
-        encode(np.asarray(values))
+        encode([np.asarray(values)])

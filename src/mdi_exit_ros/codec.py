@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import array
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -30,37 +29,46 @@ class Encoded(NamedTuple):
         dtype: element type after decoding, a key of DTYPES.
         shape: lengths of the axes, B first.
         encoding: `raw`.
-        data: product(shape) * itemsize bytes.
+        data: product(shape) * itemsize bytes, in pieces that follow each other.
     """
 
     dtype: str
     shape: tuple[int, ...]
     encoding: str
-    data: array.array[int]
+    data: tuple[memoryview, ...]
 
 
-def encode(values: NDArray[Any]) -> Encoded:
-    """Bytes of an array [B, ...] of any memory order and byte order.
+def encode(parts: Sequence[NDArray[Any]]) -> Encoded:
+    """Arrays [b, ...] of any memory order and byte order as one [B, ...]; what is plain already is not copied.
 
     Raises:
-        CodecError: no axis, or an element type that does not travel.
+        CodecError: nothing to encode, no axis, an element type that does not travel, or parts that differ in either.
     """
-    name = values.dtype.newbyteorder("=").name
+    if not parts:
+        raise CodecError("expected an array, got none")
+    first = parts[0]
+    name = first.dtype.newbyteorder("=").name
     if name not in DTYPES:
-        raise CodecError(f"expected an array of {', '.join(DTYPES)}, got {values.dtype}")
-    if values.ndim == 0:
+        raise CodecError(f"expected an array of {', '.join(DTYPES)}, got {first.dtype}")
+    if first.ndim == 0:
         raise CodecError("expected an array with a batch axis, got a single number")
-    plain = np.ascontiguousarray(values, dtype=DTYPES[name])
-    data = array.array("B")
-    data.frombytes(plain.data.cast("B") if plain.size else b"")
-    return Encoded(name, values.shape, RAW, data)
+    row_shape = first.shape[1:]
+    if any(part.shape[1:] != row_shape or part.dtype != first.dtype for part in parts):
+        raise CodecError(f"expected rows of {first.dtype} of shape {row_shape} throughout, got {_kinds(parts)}")
+    plain = (np.ascontiguousarray(part, dtype=DTYPES[name]) for part in parts)
+    data = tuple(part.data.cast("B") for part in plain if part.size)
+    return Encoded(name, (sum(map(len, parts)), *row_shape), RAW, data)
+
+
+def _kinds(parts: Sequence[NDArray[Any]]) -> str:
+    return ", ".join(sorted({f"{part.dtype} of shape {part.shape[1:]}" for part in parts}))
 
 
 def decode(
     dtype: str,
     shape: Sequence[int],
     encoding: str,
-    data: bytes | bytearray | memoryview | array.array[int],
+    data: bytes | bytearray | memoryview,
     *,
     rows_max: int = ROWS_MAX,
     nbytes_max: int = NBYTES_MAX,

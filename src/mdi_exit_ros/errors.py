@@ -22,3 +22,7 @@ class DataError(MdiExitError):
 
 class BackendError(MdiExitError):
     """A compute backend that is missing or unknown."""
+
+
+class MessageError(MdiExitError):
+    """A message that is none, or whose fields contradict each other or are out of range."""

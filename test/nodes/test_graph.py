@@ -16,9 +16,10 @@ from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.msg import Parameter, ParameterValue
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.qos import ReliabilityPolicy
+from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
 
-from mdi_exit_msgs.msg import Classification, ResultBatch
+from mdi_exit_msgs.msg import Classification, ResultBatch, TaskBatch
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import topics
 from mdi_exit_ros.nodes.conversions import source_report_to_message, tasks_to_message
@@ -134,13 +135,15 @@ class FakeSource:
         receiver = PeerId("worker1", self.worker().incarnation)
         tasks = tuple(Task(FrameId(self.me, self.sent + index), 1, 1, now, now + 5.0) for index in range(count))
         self.sent += count
-        return tasks_to_message(SendTasks(receiver, self.sent, now, tasks), self.me, self.card.model_id, now, values)
+        action = SendTasks(receiver, self.sent, now, tasks)
+        data = tasks_to_message(action, self.me, self.card.model_id, now, [values] if count else [])
+        return deserialize_message(data, TaskBatch)
 
     def open_stream(self):
         def opened():
             if self.worker() is not None and not self.stream()[1]:
                 self.tell()
-                self.tasks.publish(self.message(0, None))
+                self.tasks.publish(self.message(0, []))
                 end = time.monotonic() + 0.1
                 self.observer.wait_until(lambda: time.monotonic() > end)
             return self.stream()[3] >= 8

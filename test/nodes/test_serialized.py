@@ -5,7 +5,7 @@ import pytest
 from rclpy.serialization import serialize_message
 
 from mdi_exit_msgs.msg import SourceStatus, WorkerStatus
-from mdi_exit_ros.nodes.conversions import MessageError
+from mdi_exit_ros.errors import MessageError
 from mdi_exit_ros.nodes.serialized import NewestOfEach, leading_string
 
 

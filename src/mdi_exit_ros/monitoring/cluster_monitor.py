@@ -13,7 +13,8 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
-from mdi_exit_ros.nodes.conversions import MessageError, source_report_from_message, worker_report_from_message
+from mdi_exit_ros.errors import MessageError
+from mdi_exit_ros.nodes.conversions import source_report_from_message, worker_report_from_message
 from mdi_exit_ros.nodes.entry import make_executor, spin_for
 from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import ClusterTopics

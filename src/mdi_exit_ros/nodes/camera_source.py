@@ -15,11 +15,10 @@ from rclpy.time import Time
 from std_msgs.msg import Header
 
 from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, MessageError
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry, summary
 from mdi_exit_ros.nodes.conversions import (
-    MessageError,
     answers_from_message,
     classification_to_message,
     policy_from_message,
@@ -254,8 +253,8 @@ class CameraSource(CoreNode):
         """Does what the core asks."""
         match action:
             case SendTasks():
-                rows = [self._frames[task.frame.sequence][0] for task in action.tasks]
-                values = np.stack([row for row in rows if row is not None]) if rows else None
+                images = (self._frames[task.frame.sequence][0] for task in action.tasks)
+                values = [image[np.newaxis] for image in images if image is not None]
                 message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
                 self._tasks[action.receiver.name].publish(message)
             case CloseFrame():

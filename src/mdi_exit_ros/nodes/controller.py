@@ -13,11 +13,10 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
-from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.errors import MdiExitError, MessageError
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
-    MessageError,
     cluster_to_message,
     policy_from_message,
     policy_to_message,

@@ -23,7 +23,8 @@ from mdi_exit_msgs.msg import (
     WorkerStatus,
 )
 from mdi_exit_ros import codec
-from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.errors import MessageError
+from mdi_exit_ros.nodes.wire import Wire
 from mdi_exit_ros.policy.actions import CloseFrame, SendAnswers, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary
 from mdi_exit_ros.policy.events import (
@@ -38,10 +39,6 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.task import Answer, FrameId, Mode, PeerId, Reason, State, Status, Task
-
-
-class MessageError(MdiExitError):
-    """A message whose fields contradict each other or are out of range."""
 
 
 @contextmanager
@@ -73,38 +70,46 @@ def _check_numbers(**numbers: float | Sequence[float]) -> None:
 # ---- tasks ------------------------------------------------------------------------------------------------
 
 
-def tasks_to_message(
-    action: SendTasks, me: PeerId, model_id: str, now: float, values: NDArray[Any] | None
-) -> TaskBatch:
-    """The TaskBatch of `action`; `values` [B, ...] holds one row per task, None for a batch that opens the stream."""
-    message = TaskBatch(
-        sender=me.name,
-        sender_incarnation=me.incarnation,
-        receiver_incarnation=action.receiver.incarnation,
-        sent_total=action.sent_total,
-        stamp=action.stamp,
-        model_id=model_id,
-    )
-    if not action.tasks or values is None:
-        return message
+TASK_BATCH = Wire(TaskBatch, blobs=("data",))
+
+
+def tasks_to_message(action: SendTasks, me: PeerId, model_id: str, now: float, values: Sequence[NDArray[Any]]) -> bytes:
+    """The TaskBatch of `action`, serialized.
+
+    Args:
+        values: arrays [b, ...] that together hold one row per task; none for a batch that opens the stream.
+    """
+    stream = {
+        "sender": me.name,
+        "sender_incarnation": me.incarnation,
+        "receiver_incarnation": action.receiver.incarnation,
+        "sent_total": action.sent_total,
+        "stamp": action.stamp,
+        "model_id": model_id,
+    }
+    if not values:
+        return TASK_BATCH.write(**stream)
     source = action.tasks[0].frame.source
-    message.source = source.name
-    message.source_incarnation = source.incarnation
-    message.next_segment = action.tasks[0].segment
-    message.sequence = array.array("Q", [task.frame.sequence for task in action.tasks])
-    message.attempt = array.array("H", [task.attempt for task in action.tasks])
-    message.elapsed_s = array.array("f", [now - task.admitted_at for task in action.tasks])
-    message.remaining_s = array.array("f", [task.expires_at - now for task in action.tasks])
-    encoded = codec.encode(values)
-    message.dtype = encoded.dtype
-    message.shape = array.array("I", encoded.shape)
-    message.encoding = encoded.encoding
-    message.data = encoded.data
-    return message
+    return TASK_BATCH.write(
+        **stream,
+        source=source.name,
+        source_incarnation=source.incarnation,
+        next_segment=action.tasks[0].segment,
+        sequence=[task.frame.sequence for task in action.tasks],
+        attempt=[task.attempt for task in action.tasks],
+        elapsed_s=[now - task.admitted_at for task in action.tasks],
+        remaining_s=[task.expires_at - now for task in action.tasks],
+        **codec.encode(values)._asdict(),
+    )
 
 
-def tasks_from_message(message: TaskBatch, now: float, num_segments: int) -> TasksReceived:
+def tasks_from_message(message: Any, now: float, num_segments: int) -> TasksReceived:
     """The tasks of a TaskBatch, with times of this computer's clock; the tensor is read by `tensor_from_message`.
+
+    Args:
+        message: as TASK_BATCH reads it.
+        now: local monotonic time (s).
+        num_segments: K.
 
     Raises:
         MessageError: the per-frame arrays disagree, the segment is not in 1..K, or a number is none.
@@ -135,7 +140,7 @@ def tasks_from_message(message: TaskBatch, now: float, num_segments: int) -> Tas
     )
 
 
-def tensor_from_message(message: TaskBatch, row_shape: Sequence[int], dtype: str) -> NDArray[Any]:
+def tensor_from_message(message: Any, row_shape: Sequence[int], dtype: str) -> NDArray[Any]:
     """The tensor [B, *row_shape] of a TaskBatch; shares the message's memory.
 
     Raises:
@@ -153,7 +158,7 @@ def tensor_from_message(message: TaskBatch, row_shape: Sequence[int], dtype: str
         raise codec.CodecError(f"TaskBatch of {message.sender}: {error}") from error
 
 
-def rejection_of(message: TaskBatch, now: float, reason: Reason) -> TasksRejected:
+def rejection_of(message: Any, now: float, reason: Reason) -> TasksRejected:
     """A TaskBatch that cannot be used, as far as it can be read: its frames go back to their source."""
     source = PeerId(message.source, message.source_incarnation)
     usable = message.sent_total <= COUNT_MAX and math.isfinite(message.stamp)  # else it moves no stream on

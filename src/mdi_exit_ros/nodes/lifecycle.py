@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import time
@@ -15,8 +16,9 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.errors import MdiExitError, MessageError
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
+from mdi_exit_ros.nodes.serialized import leading_string
 from mdi_exit_ros.nodes.topics import ClusterTopics, Topic
 from mdi_exit_ros.policy.actions import Finished, Warn
 from mdi_exit_ros.policy.events import Shutdown, Tick
@@ -281,6 +283,9 @@ _KEPT = frozenset({"parameter_events", "rosout", "transition_event", "clock"})
 
 
 def _sender(message: Any) -> str:
+    if isinstance(message, bytes):
+        with contextlib.suppress(MessageError):
+            return leading_string(message)
     for field in ("sender", "worker", "name", "controller"):
         if hasattr(message, field):
             return str(getattr(message, field))

@@ -14,16 +14,16 @@ import numpy as np
 import psutil
 from rclpy.publisher import Publisher
 
-from mdi_exit_msgs.msg import Policy, SourceStatus, TaskBatch, WorkerStatus
+from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import CodecError
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, MessageError
 from mdi_exit_ros.model.backends.interface import SegmentOutput
 from mdi_exit_ros.model.backends.registry import load_segments
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
-    MessageError,
+    TASK_BATCH,
     answers_to_message,
     policy_from_message,
     rejection_of,
@@ -36,7 +36,7 @@ from mdi_exit_ros.nodes.conversions import (
 )
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
-from mdi_exit_ros.nodes.tensors import TensorStore, gather
+from mdi_exit_ros.nodes.tensors import TensorStore, spans
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
@@ -115,7 +115,7 @@ class SegmentWorker(CoreNode):
         )
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
-        self.open_subscription(self.topics.tasks(self.cluster_name), self._on_tasks)
+        self.open_subscription(self.topics.tasks(self.cluster_name), self._on_tasks, raw=True)
         self.open_subscription(self.topics.workers, self._on_worker)
         self.open_subscription(self.topics.sources, self._on_source)
         self.open_subscription(self.topics.policy_in, self._on_policy)
@@ -141,8 +141,9 @@ class SegmentWorker(CoreNode):
 
     # ---- messages in -----------------------------------------------------------------------------------------
 
-    def _on_tasks(self, message: TaskBatch) -> None:
+    def _on_tasks(self, data: bytes) -> None:
         now = time.monotonic()
+        message = TASK_BATCH.read(data)
         try:
             event = tasks_from_message(message, now, self.card.num_segments)
             batch = None
@@ -194,7 +195,7 @@ class SegmentWorker(CoreNode):
             case RunBatch():
                 self._compute.submit(action.segment, action.tasks, self._tensors.rows(action.tasks))
             case SendTasks():
-                values = gather(self._tensors.rows(action.tasks)) if action.tasks else None
+                values = spans(self._tensors.rows(action.tasks))
                 message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
                 self._tasks[action.receiver.name].publish(message)
             case SendAnswers():

@@ -10,7 +10,7 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 
-from mdi_exit_ros.nodes.conversions import MessageError
+from mdi_exit_ros.errors import MessageError
 
 SENDERS_MAX = 1024
 

@@ -21,9 +21,9 @@ class Row(NamedTuple):
     position: int
 
 
-def gather(rows: Sequence[Row]) -> NDArray[Any]:
-    """The rows as one array [B, ...]: a view where they follow each other in one array, else a copy."""
-    spans: list[NDArray[Any]] = []
+def spans(rows: Sequence[Row]) -> list[NDArray[Any]]:
+    """The rows as arrays [b, ...] that follow each other: views, one for rows that are neighbours in one array."""
+    found: list[NDArray[Any]] = []
     start = 0
     for end in range(1, len(rows) + 1):
         if (
@@ -32,9 +32,15 @@ def gather(rows: Sequence[Row]) -> NDArray[Any]:
             or rows[end].position != rows[end - 1].position + 1
         ):
             first = rows[start].position
-            spans.append(rows[start].batch[first : first + end - start])
+            found.append(rows[start].batch[first : first + end - start])
             start = end
-    return spans[0] if len(spans) == 1 else np.concatenate(spans)
+    return found
+
+
+def gather(rows: Sequence[Row]) -> NDArray[Any]:
+    """The rows as one array [B, ...]: a view where they follow each other in one array, else a copy."""
+    found = spans(rows)
+    return found[0] if len(found) == 1 else np.concatenate(found)
 
 
 class TensorStore:
