@@ -70,7 +70,7 @@ def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) ->
             tail = " | ".join(output.strip().splitlines()[-5:])
             raise MdiExitError(f"{' '.join(command[1:])} ended with {process.returncode}: {tail}")
         summary: dict[str, Any] = json.loads(path.read_text())
-    return {**summary, **usage.per_frame(summary["throughput_fps"])}
+    return {**summary, **usage.per_frame(summary["steady_fps"] or summary["throughput_fps"])}
 
 
 def peak_rate(work: GraphWork, *, around_fps: float) -> float:

@@ -36,6 +36,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.task import Status
 
 LOOK_S = 0.05  # between two looks at what is not urgent
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
@@ -125,6 +126,7 @@ class CameraSource(CoreNode):
         self._reader = Reader(
             self._input, (height, width), limit=self.config.frames, loop=self.config.loop, ready=self.wake
         )
+        self._steady = summary.SteadyRate(self._reader.total)
         self._reader_thread = self.run_thread(self._reader.loop, name="reader")
         return SourceCore(
             SourceSetup(
@@ -261,6 +263,7 @@ class CameraSource(CoreNode):
                 _, header = self._frames.pop(action.sequence)
                 self._closed += 1
                 self._closed_at = time.monotonic()
+                self._steady.note(answered=action.status is Status.OK, now=self._closed_at)
                 if self._listeners:
                     if isinstance(header, Time):
                         header = Header(stamp=header.to_msg(), frame_id=self.cluster_name)
@@ -277,6 +280,7 @@ class CameraSource(CoreNode):
         return summary.summarise(
             core.summary(),
             self._closed_at - began,
+            self._steady.fps,
             self._workers,
             {
                 "source": self.cluster_name,

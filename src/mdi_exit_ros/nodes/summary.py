@@ -11,20 +11,48 @@ from typing import Any
 
 from mdi_exit_msgs.msg import WorkerStatus
 
+STEADY_MIN = 1000  # frames of a run, below which its middle says little
 _WORKER_FIELDS = (
     *("served", "batches", "answered", "moved", "moved_bytes", "received_total", "refused", "failed", "superseded"),
     *("lost", "rss_bytes", "cpu_s"),
 )
 
 
+class SteadyRate:
+    """Answered frames/s of the middle of a run of `total` frames, without its beginning and its end.
+
+    At the beginning streams open, caches fill and service times are unknown; at the end there is too little to share.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._from, self._to = (total // 5, total * 19 // 20) if total >= STEADY_MIN else (0, 0)
+        self._closed = self._answered = 0
+        self._began: tuple[int, float] = (0, 0.0)
+        self.fps: float | None = None
+
+    def note(self, *, answered: bool, now: float) -> None:
+        """Counts one closed frame; `now` is the local monotonic time (s)."""
+        self._closed += 1
+        self._answered += answered
+        if self._closed == self._from:
+            self._began = (self._answered, now)
+        elif self._closed == self._to and now > self._began[1]:
+            self.fps = (self._answered - self._began[0]) / (now - self._began[1])
+
+
 def summarise(
-    ledger: Mapping[str, Any], duration_s: float, workers: Mapping[str, WorkerStatus], facts: Mapping[str, Any]
+    ledger: Mapping[str, Any],
+    duration_s: float,
+    steady_fps: float | None,
+    workers: Mapping[str, WorkerStatus],
+    facts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The ledger's summary with rates, bytes and the last counters heard from each worker.
 
     Args:
         ledger: what SourceCore.summary says.
         duration_s: from the first frame offered to the last one closed.
+        steady_fps: what SteadyRate says.
         workers: newest status of each worker heard.
         facts: model_id, input_hash and the like, copied as they are.
     """
@@ -35,6 +63,7 @@ def summarise(
     return {
         **ledger,
         "throughput_fps": ok / duration_s if duration_s > 0.0 else 0.0,
+        "steady_fps": steady_fps,
         "bytes_per_frame": moved_bytes / ok if ok else 0.0,
         "batch_mean": served / batches if batches else 0.0,
         "workers": {

@@ -39,6 +39,8 @@ def merge(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     merged["duration_s"] = max(part["duration_s"] for part in parts)
     merged["throughput_fps"] = ok / merged["duration_s"] if merged["duration_s"] else 0.0
+    steady = [part["steady_fps"] for part in parts]
+    merged["steady_fps"] = sum(steady) if None not in steady else None
     merged["input_hash"] = "+".join(part["input_hash"] for part in parts)
     merged["sources"] = {part["source"]: {k: v for k, v in part.items() if k != "workers"} for part in parts}
     return merged
