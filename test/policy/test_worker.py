@@ -909,18 +909,6 @@ def reported(core: WorkerCore, event: Any, now: float) -> bool:
     return bool(of(PublishWorkerReport, core.handle(event, now)))
 
 
-def test_status_goes_out_when_the_load_of_a_helper_has_halved_but_not_more_often_than_allowed() -> None:
-    core = ready_worker(W2, status_interval_min_s=0.01, status_interval_max_s=0.1, batch_max=1)
-    assert not reported(core, batch(W2, 4, tasks(4)), 0.015)
-    assert not reported(core, done((0.9,), 0.002), 0.017)  # 3 of the 4 that others know of
-    assert not reported(core, done((0.9,), 0.002), 0.019)  # half, but too early
-    assert core.next_deadline() == 0.02
-    assert reported(core, Tick(), 0.02)
-    assert reported(core, done((0.9,), 0.002), 0.04)  # 1 of 2
-    assert reported(core, done((0.9,), 0.002), 0.06)  # idle
-    assert core.next_deadline() == pytest.approx(0.16)
-
-
 def test_load_that_no_other_worker_shares_is_told_at_leisure() -> None:
     core = ready_worker(W2, status_interval_min_s=0.01, status_interval_max_s=0.1, batch_max=1)
     core.handle(batch(CAM, 2, tasks(2)), 0.02)

@@ -28,7 +28,7 @@ class Receiver:
         self._model_id = model_id
         self._liveness_timeout_s = liveness_timeout_s
         self._stall_timeout_s = stall_timeout_s
-        self._ready_until = float("-inf")
+        self.ready_until = float("-inf")
 
     def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
         """Takes in a report; returns what it says of this node's stream, None where that is not open.
@@ -39,11 +39,11 @@ class Receiver:
             self.outbound = Outbound(report.worker)
         self.report = report
         self.fits = report.model_id == self._model_id
-        self._ready_until = float("-inf")
+        self.ready_until = float("-inf")
         if self.fits and report.state is State.RUNNING:
-            self._ready_until = now + self._liveness_timeout_s
+            self.ready_until = now + self._liveness_timeout_s
             if report.busy_s > 0.0:
-                self._ready_until = min(self._ready_until, now + self._stall_timeout_s - report.busy_s)
+                self.ready_until = min(self.ready_until, now + self._stall_timeout_s - report.busy_s)
         mine = next((stream for stream in report.streams if stream.peer == self._me), None)
         self.is_open = mine is not None and mine.open
         if mine is None or not mine.open:
@@ -55,7 +55,7 @@ class Receiver:
 
     def ready(self, now: float) -> bool:
         """Alive, not stuck, and of the same model; credit and segments are another matter."""
-        return now <= self._ready_until
+        return now <= self.ready_until
 
     def opens(self, now: float) -> Outbound | None:
         """The stream, when it is time to send the empty batch that opens it."""

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 import math
 import random
 from collections import Counter
@@ -24,7 +23,7 @@ from mdi_exit_ros.policy.actions import (
 )
 from mdi_exit_ros.policy.credits import Arrival, CreditPool, Inbound
 from mdi_exit_ros.policy.early_exit import leaves_here
-from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay
+from mdi_exit_ros.policy.estimation import ServiceTimes
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     ServiceDone,
@@ -39,14 +38,13 @@ from mdi_exit_ros.policy.events import (
     WorkerEvent,
     WorkerReport,
 )
-from mdi_exit_ros.policy.offloading import expected_delay_s, moves
-from mdi_exit_ros.policy.receiver import Receiver
+from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
+from mdi_exit_ros.policy.offloading import moves
 from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
-HELPING_S = 1.0  # after tasks of another worker, for how long it wants to hear of a smaller load at once
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
@@ -68,7 +66,7 @@ class WorkerSettings:
         0.02, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
     )
     status_interval_min_s: float = parameter(
-        0.05, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
+        0.02, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
     status_interval_max_s: float = parameter(
         0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
@@ -126,65 +124,6 @@ class _Peer:
     hears: frozenset[PeerId] = frozenset()
 
 
-class _Neighbour(Receiver):
-    """A receiver that shares an edge with this worker: besides, what reaching it costs."""
-
-    def __init__(self, name: str, setup: WorkerSetup) -> None:
-        settings = setup.settings
-        super().__init__(
-            setup.me,
-            setup.model_id,
-            liveness_timeout_s=settings.liveness_timeout_s,
-            stall_timeout_s=settings.stall_timeout_s,
-        )
-        self.name = name
-        self.delay = TransferDelay()
-        self.kept: dict[int, int] = {}  # per segment held, credit that is kept for later segments
-        self.queued = 0.0  # I_m, with what was sent and is not acknowledged, as of `settle`
-        self._backlog = 0.0  # that and O_m, from which I_m is filled up
-        self._settled_at = 0.0
-        self._input_nbytes = setup.input_nbytes
-        self._service_time_s = 0.0
-        self._transfer_s = [0.0] * setup.num_segments
-
-    def expected_delay_s(self, segment: int) -> float:
-        """Time until it would begin a task of `segment` that is sent now (s)."""
-        return expected_delay_s(self._transfer_s[segment - 1], self.queued, self._service_time_s)
-
-    def settle(self, now: float) -> None:
-        """Takes off what the neighbour has run, at its own pace, since it was last known."""
-        if self._service_time_s > 0.0:
-            self._backlog = max(0.0, self._backlog - (now - self._settled_at) / self._service_time_s)
-            self.queued = min(self.queued, self._backlog)
-        self._settled_at = now
-
-    def grow(self) -> None:
-        """Counts in a task that is sent."""
-        self.queued += 1.0
-        self._backlog += 1.0
-
-    def measured(self) -> None:
-        """Works out D_nm per segment, after `delay` has changed."""
-        self._transfer_s = [self.delay.seconds(nbytes) for nbytes in self._input_nbytes]
-
-    def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
-        """See Receiver.hear."""
-        mine = super().hear(report, now)
-        self.queued = report.input_queue + (self.outbound.unacknowledged if self.outbound is not None else 0)
-        self._backlog = self.queued + report.output_queue
-        self._settled_at = now
-        self._service_time_s = report.service_time_s
-        return mine
-
-    def holds(self, segments: tuple[int, ...], own: frozenset[int]) -> None:
-        """Works out what credit is kept.
-
-        One frame is kept for each later segment that the neighbour holds and this worker does not: such tasks must
-        be able to move however many earlier ones are stuck, so a circle of full queues empties from its last segment.
-        """
-        self.kept = {segment: sum(later > segment and later not in own for later in segments) for segment in segments}
-
-
 class WorkerCore:
     """What one worker decides: exit, keep or move each task, and whom to give credit.
 
@@ -203,7 +142,14 @@ class WorkerCore:
         self._running: tuple[Task, ...] = ()
         self._running_since = 0.0
         self._held: dict[FrameId, tuple[Task, Inbound]] = {}
-        self._neighbours = {name: _Neighbour(name, setup) for name in setup.neighbours}
+        self._neighbours = Neighbourhood(
+            Neighbour(
+                *(name, setup.me, setup.model_id, setup.input_nbytes),
+                liveness_timeout_s=self._settings.liveness_timeout_s,
+                stall_timeout_s=self._settings.stall_timeout_s,
+            )
+            for name in setup.neighbours
+        )
         source_room = self._settings.queue_capacity
         if setup.strategy is not Strategy.LOCAL:
             source_room //= 2
@@ -219,10 +165,8 @@ class WorkerCore:
         self._state = State.RUNNING
         self._finished = False
         self._reported_at = float("-inf")
-        self._awaited = True  # somebody is likely to wait for the next report
+        self._awaited = True  # a sender is likely to wait for the next report, as its credit is low
         self._touched: list[Inbound] = []  # streams whose room has changed in this step
-        self._helped_at = float("-inf")  # when another worker last moved tasks here
-        self._believed = 0  # load that others ascribe to this worker: the last one reported and what has come since
         self._outgoing: dict[str, dict[tuple[int, PeerId], list[Task]]] = {}
         self._answers: dict[PeerId, list[Answer]] = {}
         self._answers_due_at = float("inf")
@@ -259,7 +203,8 @@ class WorkerCore:
         self._move_tasks(now)
         started = self._start_service(now)
         served = [*opened, *self._flush(now), *started]
-        self._awaited |= self._is_awaited(now)
+        self._awaited |= any(stream.is_low for stream in self._touched)
+        self._touched.clear()
         return [*served, *self._report(now), *self._end()]
 
     def next_deadline(self) -> float | None:
@@ -315,7 +260,7 @@ class WorkerCore:
             alive = (
                 each for each in self._workers.values() if now - each.heard_at <= self._settings.liveness_timeout_s
             )
-            missing = (each for each in alive if self._neighbours and each.life not in source.hears)
+            missing = (each for each in alive if self.setup.neighbours and each.life not in source.hears)
             return self.setup.me in source.hears and all(now - each.since > FORGET_PEER_S for each in missing)
         if worker is None or worker.life != sender or not self._sources:
             return False
@@ -338,10 +283,7 @@ class WorkerCore:
                 self._held[task.frame] = (task, stream)
                 stream.held += 1
                 self._place(task, now, offered=from_source)
-        self._believed += len(event.tasks)
         self._touched.append(stream)
-        if not from_source:
-            self._helped_at = now
 
     def _on_rejected(self, event: TasksRejected, now: float) -> None:
         if event.receiver_incarnation != self.setup.me.incarnation:
@@ -410,7 +352,7 @@ class WorkerCore:
         if neighbour is None:
             return []
         if neighbour.report is None or neighbour.report.segments != report.segments:
-            neighbour.holds(report.segments, self.setup.segments)
+            neighbour.keep(report.segments, self.setup.segments)
         opened = neighbour.hear(report, now)
         self._information += 1
         if not neighbour.fits:
@@ -524,33 +466,56 @@ class WorkerCore:
 
     def _move_segment(self, segment: int, now: float) -> None:
         held = segment in self.setup.segments
-        candidates: list[tuple[float, str, _Neighbour]] | None = None
+        delays: list[float] | None = None
         while (head := self._output.head(segment)) is not None:
             if head.task.expires_at <= now:
                 self._end_attempt(self._output.pop(segment), Status.FAILED, Reason.EXPIRED)
                 continue
             if held and not self._tosses(segment):
                 return
-            if candidates is None:
-                candidates = self._candidates(segment, now, held=held)
-            # O only gets shorter and queues longer: who does not qualify now will not in this step.
-            while candidates and not self._qualifies(candidates[0][2], segment, held=held):
-                heapq.heappop(candidates)
-            if candidates:
-                delay_s, name, neighbour = candidates[0]
-                if held and not moves(self._load * self._service.mean_s, delay_s, self._rng):
+            if delays is None:
+                longest = self._longest(held=held, begun=bool(self._outgoing))
+                delays = self._neighbours.delays_s(segment, now, longest)
+            index = self._soonest(delays, segment, held=held)
+            if index is not None:
+                if held and not moves(self._load * self._service.mean_s, delays[index], self._rng):
                     self._tossed[segment] = self._information
                     return
+                neighbour = self._neighbours[index]
                 self._send(neighbour, self._output.pop(segment))
-                heapq.heapreplace(candidates, (neighbour.expected_delay_s(segment), name, neighbour))
+                delays[index] = neighbour.delay_s(segment)
             elif not held and now >= head.since + self._settings.move_timeout_s:
                 task = self._output.pop(segment)
-                if any(segment in each.kept and each.ready(now) for each in self._neighbours.values()):
+                if any(each.holds(segment) and each.ready(now) for each in self._neighbours):
                     self._end_attempt(task, Status.REFUSED, Reason.BLOCKED)
                 else:
                     self._end_attempt(task, Status.FAILED, Reason.NO_HOLDER)
             else:
                 return
+
+    def _soonest(self, delays: list[float], segment: int, *, held: bool) -> int | None:
+        """Index of the neighbour that the oldest task of `segment` may go to with the smallest of the delays.
+
+        Who may not take it is struck out: O only gets shorter and queues longer, so that holds for this step.
+        """
+        while (least := min(delays, default=math.inf)) < math.inf:
+            index = delays.index(least)
+            neighbour = self._neighbours[index]
+            longest = self._longest(held=held, begun=neighbour.name in self._outgoing)
+            if neighbour.queued < longest and neighbour.may_take(segment):
+                return index
+            delays[index] = math.inf
+        return None
+
+    def _longest(self, *, held: bool, begun: bool) -> float:
+        """Length of a neighbour's queue I_m from which it gets no task: that of O_n, if the task could run here.
+
+        Messages cost, so such tasks move in groups: one is begun only where it can at least double what the neighbour
+        has to run, which is when O_n is three times I_m.
+        """
+        if not held:
+            return math.inf
+        return len(self._output) if begun else len(self._output) / GROUP_FACTOR
 
     def _is_due(self, segment: int, now: float) -> bool:
         """Whether anything can become of the oldest task of `segment` in O now."""
@@ -562,37 +527,8 @@ class WorkerCore:
         """Whether a task that can run here may be tossed for: once per new information."""
         return segment in self._movable and self._tossed.get(segment) != self._information
 
-    def _candidates(self, segment: int, now: float, *, held: bool) -> list[tuple[float, str, _Neighbour]]:
-        """A heap of the neighbours that the oldest task of `segment` may go to, by expected delay, then name."""
-        longest = len(self._output) if held else math.inf
-        for each in self._neighbours.values():
-            each.settle(now)
-        heap = [
-            (each.expected_delay_s(segment), each.name, each)
-            for each in self._neighbours.values()
-            if each.queued < longest and self._qualifies(each, segment, held=held) and each.ready(now)
-        ]
-        heapq.heapify(heap)
-        return heap
-
-    def _qualifies(self, neighbour: _Neighbour, segment: int, *, held: bool) -> bool:
-        """Whether the neighbour has credit for the segment, and an input queue I_m shorter than O_n.
-
-        Messages cost, so tasks that could run here move in groups: one is begun only where it can at least double what
-        the neighbour has to run, which is when O_n is three times I_m.
-        """
-        if held:
-            longest = len(self._output)
-            if neighbour.queued >= (longest if neighbour.name in self._outgoing else longest / GROUP_FACTOR):
-                return False
-        outbound = neighbour.outbound
-        return outbound is not None and outbound.available > neighbour.kept.get(segment, math.inf)
-
-    def _send(self, neighbour: _Neighbour, task: Task) -> None:
-        outbound = neighbour.outbound
-        assert outbound is not None
-        outbound.sent += 1
-        neighbour.grow()
+    def _send(self, neighbour: Neighbour, task: Task) -> None:
+        neighbour.send(self._now)
         groups = self._outgoing.setdefault(neighbour.name, {})
         groups.setdefault((task.segment, task.frame.source), []).append(task)
         self._release(task)
@@ -683,8 +619,8 @@ class WorkerCore:
         """What has gathered: batches per receiver, answers per source, and then tensors to free."""
         actions: list[WorkerAction] = []
         for name, groups in self._outgoing.items():
-            neighbour = self._neighbours[name]
-            assert neighbour.outbound is not None
+            neighbour = self._neighbours.get(name)
+            assert neighbour is not None and neighbour.outbound is not None
             total = neighbour.outbound.sent - sum(map(len, groups.values()))
             for (segment, _), tasks in groups.items():
                 total += len(tasks)
@@ -714,7 +650,6 @@ class WorkerCore:
             return []
         self._reported_at = now
         self._awaited = False
-        self._believed = self._load
         for heard in (self._sources, self._workers):
             for name in [n for n, peer in heard.items() if now - peer.heard_at > FORGET_PEER_S]:
                 del heard[name]
@@ -744,16 +679,6 @@ class WorkerCore:
             )
         ]
 
-    def _is_awaited(self, now: float) -> bool:
-        """Whether somebody is likely to wait for the next status.
-
-        A sender does whose credit has run low. Workers that share their tasks with this one want to know when it has
-        half of what they believe: they may have kept tasks, or sent them elsewhere.
-        """
-        touched, self._touched = self._touched, []
-        helps = now - self._helped_at <= HELPING_S
-        return (helps and 0 < self._believed >= 2 * self._load) or any(stream.is_low for stream in touched)
-
     @property
     def _status_interval_s(self) -> float:
         settings = self._settings
@@ -781,7 +706,7 @@ class WorkerCore:
                     batch_echo_stamp=stream.stamp,
                     batch_echo_hold_s=now - stream.stamp_at if stream.stamp >= 0.0 else 0.0,
                 )
-        for neighbour in self._neighbours.values():
+        for neighbour in self._neighbours:
             outbound = neighbour.outbound
             if outbound is not None and outbound.sent:
                 nbytes = self.setup.input_nbytes[-1]
