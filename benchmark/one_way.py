@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How long a TaskBatch takes from one process to another on this machine, by transport and size.
 
-Sender and receiver are two processes with the environment that node processes get; the sender publishes typed
-messages, the receiver has the executor of the nodes. Time is counted from just before `publish` to the receiver's
-callback, on the one monotonic clock of the machine. Transports take turns.
+Sender and receiver are two processes with the environment that node processes get; they write and read the bytes of a
+message as the nodes do, and the receiver has the executor of the nodes. Time is counted from the tensor at the sender,
+before its message is made, to the tensor at the receiver, on the one monotonic clock of the machine. Transports take
+turns.
 
     python benchmark/one_way.py --transport default --transport shared_memory --json out/one_way.json
 """
@@ -11,7 +12,6 @@ callback, on the one monotonic clock of the machine. Transports take turns.
 from __future__ import annotations
 
 import argparse
-import array
 import datetime
 import json
 import os
@@ -137,22 +137,24 @@ def receive(topic: str, count: int, sizes: list[int]) -> None:
     import rclpy
 
     from mdi_exit_msgs.msg import TaskBatch
-    from mdi_exit_ros.nodes.entry import make_executor
+    from mdi_exit_ros.nodes.conversions import TASK_BATCH
+    from mdi_exit_ros.nodes.entry import make_executor, spin_for
 
     heard: dict[int, list[tuple[int, float]]] = {size: [] for size in sizes}
 
-    def note(message: TaskBatch) -> None:
+    def note(data: bytes) -> None:
+        message = TASK_BATCH.read(data)
         delay = time.monotonic() - message.stamp
         heard[len(message.data)].append((message.sent_total, delay))
 
     rclpy.init()
     node = rclpy.create_node("one_way_receiver")
-    node.create_subscription(TaskBatch, topic, note, DEPTH)
+    node.create_subscription(TaskBatch, topic, note, DEPTH, raw=True)
     executor = make_executor()
     executor.add_node(node)
     end = time.monotonic() + LIFETIME_S / 2
     while time.monotonic() < end and sum(map(len, heard.values())) < count * len(sizes):
-        executor.spin_once(timeout_sec=0.1)
+        spin_for(executor, 0.2)
     print(json.dumps(heard), flush=True)
     executor.remove_node(node)
     node.destroy_node()
@@ -165,6 +167,7 @@ def send(topic: str, count: int, interval_ms: float, sizes: list[int]) -> None:
     import rclpy
 
     from mdi_exit_msgs.msg import TaskBatch
+    from mdi_exit_ros.nodes.conversions import TASK_BATCH
 
     rclpy.init()
     node = rclpy.create_node("one_way_sender")
@@ -173,10 +176,9 @@ def send(topic: str, count: int, interval_ms: float, sizes: list[int]) -> None:
     time.sleep(0.5)  # the receiver may learn of the sender a little later
     for number in range(1, count + 1):
         for size in sizes:
-            message = TaskBatch(sender="worker1", source="camera", model_id="0" * 16, sent_total=number)
-            message.data = array.array("B", bytes(size))
-            message.stamp = time.monotonic()
-            publisher.publish(message)
+            fields = {"sender": "worker1", "source": "camera", "model_id": "0" * 16, "sent_total": number}
+            tensor = memoryview(bytes(size))
+            publisher.publish(TASK_BATCH.write(**fields, stamp=time.monotonic(), data=(tensor,)))
             time.sleep(interval_ms / 1000.0)
     _wait(lambda: publisher.get_subscription_count() == 0, LEAVE_TIMEOUT_S)
     node.destroy_node()
