@@ -86,9 +86,7 @@ def one_way_s(transport: str, sizes: list[int], messages: int, interval_ms: floa
     """Delays (s) of the messages that arrived, by size, without those that only warm up."""
     name = transport.removesuffix(PLAIN)
     with tempfile.TemporaryDirectory() as folder:
-        environment = dict(
-            node_environment(threads=1, here_only=True, domain_id=None, log_folder=Path(folder), transport=name)
-        )
+        environment = dict(node_environment(here_only=True, domain_id=None, log_folder=Path(folder), transport=name))
         if transport.endswith(PLAIN):
             environment = {key: value for key, value in environment.items() if key not in ALLOCATION_VARIABLES}
         topic = f"one_way/x{os.getpid()}_{time.monotonic_ns()}"

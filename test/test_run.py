@@ -134,6 +134,18 @@ def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
+def test_run_of_a_given_duration_ends_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
+    process = start(*options, "--frames", "100000", "--duration", "3", "--json", str(path))
+    output = finish(process, 60)
+    assert process.returncode == 0, output
+    summary = json.loads(path.read_text())
+    assert 0 < summary["ok"] < 1000
+    assert summary["unaccounted"] == 0
+    assert left_behind(tmp_path) == []
+
+
 def test_nothing_outlives_a_runner_that_was_killed(tmp_path: Path) -> None:
     process = start("--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path))
     node_process(process, "camera")

@@ -139,7 +139,7 @@ def test_nodes_keep_memory_of_messages_unless_the_user_has_set_it(
 ) -> None:
     first = next(iter(ALLOCATION_VARIABLES))
     monkeypatch.setenv(first, "4096")
-    environment = node_environment(threads=1, here_only=True, domain_id=None, log_folder=tmp_path)
+    environment = node_environment(here_only=True, domain_id=None, log_folder=tmp_path)
     assert {name: environment[name] for name in ALLOCATION_VARIABLES} == {**ALLOCATION_VARIABLES, first: "4096"}
 
 

@@ -10,6 +10,12 @@ from pathlib import Path
 from mdi_exit_ros.errors import ConfigurationError
 
 PACKAGE = "mdi_exit_ros"
+SAMPLE = "sample"  # name of the shipped images, where an input is asked for
+
+
+def sample_archive() -> Path:
+    """The shipped images, labelled by their folders."""
+    return share_directory() / "data" / "cifar10_sample.zip"
 
 
 def share_directory() -> Path:

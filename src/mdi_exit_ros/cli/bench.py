@@ -23,7 +23,7 @@ from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
-from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.resources import sample_archive
 from mdi_exit_ros.task import Strategy
 
 METHOD = (
@@ -126,7 +126,7 @@ def bench(
     backend = resolve_backend(backend)
     if backend != "torch":
         ensure_exported(card)
-    archive = share_directory() / "data" / "cifar10_sample.zip"
+    archive = sample_archive()
     files = archive_files(archive)
     cores = len(os.sched_getaffinity(0))
     extra = tuple(part for each in parameters for part in ("--param", each))

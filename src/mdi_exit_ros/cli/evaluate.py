@@ -46,7 +46,7 @@ def evaluate(
     from mdi_exit_ros.errors import ConfigurationError
     from mdi_exit_ros.model.backends.registry import load_segments, resolve_backend
     from mdi_exit_ros.model.card import load_card
-    from mdi_exit_ros.resources import share_directory
+    from mdi_exit_ros.resources import sample_archive
     from mdi_exit_ros.training import evaluation
     from mdi_exit_ros.training.datasets import load_split
 
@@ -62,7 +62,7 @@ def evaluate(
         except ValueError as error:
             raise ConfigurationError(f"--thresholds must be numbers like 0.8,0.8: came {thresholds!r}") from error
     height, width, _ = card.input_shape
-    images = load_split(data or str(share_directory() / "data/cifar10_sample.zip"), split, image_size=(height, width))
+    images = load_split(data or str(sample_archive()), split, image_size=(height, width))
     backend = resolve_backend(backend)
     runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=threads)
     console = Console()

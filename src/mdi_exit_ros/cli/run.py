@@ -19,13 +19,10 @@ from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
-from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.resources import SAMPLE, sample_archive
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, load_topology
 from mdi_exit_ros.transport import TRANSPORTS, transport_variables
-
-SAMPLE = "sample"
-SHIPPED_SAMPLE = Path("data", "cifar10_sample.zip")
 
 
 class _Rate(click.ParamType[float]):
@@ -123,7 +120,10 @@ class _Rate(click.ParamType[float]):
 @click.option(
     "--cluster-namespace", default=CLUSTER_NAMESPACE, show_default=True, help="Namespace of the shared topics."
 )
-@click.option("--timeout", type=click.FloatRange(min=0.0), default=0.0, help="Stop after so many seconds; 0: never.")
+@click.option(
+    "--duration", type=click.FloatRange(min=0.0), default=0.0, help="End in order after so many seconds; 0: never."
+)
+@click.option("--timeout", type=click.FloatRange(min=0.0), default=0.0, help="Fail after so many seconds; 0: never.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
 @click.option("--use-respawn", is_flag=True, help="Start workers and controller again when they die.")
 def run(
@@ -150,14 +150,15 @@ def run(
     parameters: tuple[str, ...],
     namespace: str,
     cluster_namespace: str,
+    duration: float,
     timeout: float,
     log_dir: Path | None,
     use_respawn: bool,
 ) -> int:
     """Starts a cluster on this machine, or one computer's part of it, and accounts for every frame.
 
-    Ends by itself when a finite input is played, otherwise with Ctrl-C. Exit status 0 means that frames were answered
-    and every one has its end.
+    Ends by itself when a finite input is played or --duration is over, otherwise with Ctrl-C. Exit status 0 means that
+    frames were answered and every one has its end.
     """
     card = load_card(model)
     declared = load_topology(topology)
@@ -206,9 +207,9 @@ def run(
         nodes=nodes,
         cluster_namespace=cluster_namespace,
         params_files=params_files,
-        threads=threads or 1,
         here_only=computer == ALL,
         domain_id=domain_id,
+        duration_s=duration,
         timeout_s=timeout,
         log_folder=log_dir.absolute() if log_dir else None,
         respawn=use_respawn,
@@ -285,7 +286,7 @@ def _completed(summary: dict[str, Any], plan: Plan, backend: str, precision: str
     from mdi_exit_ros.runner.summary import file_hash
 
     name = summary["input"]
-    path = share_directory() / SHIPPED_SAMPLE if name == SAMPLE else Path(name)
+    path = sample_archive() if name == SAMPLE else Path(name)
     if path.is_file():
         summary["input_hash"] = file_hash(path)
     return {

@@ -30,12 +30,11 @@ def command_of(node: PlannedNode, folder: Path, params_files: tuple[Path, ...], 
 
 
 def node_environment(
-    *, threads: int, here_only: bool, domain_id: int | None, log_folder: Path, transport: str | None = None
+    *, here_only: bool, domain_id: int | None, log_folder: Path, transport: str | None = None
 ) -> Mapping[str, str]:
-    """The environment of node processes.
+    """The environment of node processes. Numerical libraries get one thread, unless the user says otherwise.
 
     Args:
-        threads: processor threads of a worker; numerical libraries get no more, unless the user has set them.
         here_only: keep DDS discovery on this machine, unless the user has set its range.
         domain_id: ROS domain; None: as the user has set it.
         transport: name or file of the transport's profile; None: what suits `here_only` and what the user has set.
@@ -47,7 +46,7 @@ def node_environment(
     environment["PYTHONUNBUFFERED"] = "1"
     environment.setdefault("ROS_LOG_DIR", str(log_folder / "ros"))
     for name in THREAD_VARIABLES:
-        environment.setdefault(name, str(threads))
+        environment.setdefault(name, "1")
     for name, value in ALLOCATION_VARIABLES.items():
         environment.setdefault(name, value)
     transport = transport or default_transport(environment, here_only=here_only)

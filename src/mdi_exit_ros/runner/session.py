@@ -45,9 +45,9 @@ class Session:
 
     Attributes:
         params_files: parameter files of the user.
-        threads: processor threads of a worker.
         here_only: DDS discovery stays on this machine unless the user says otherwise.
-        timeout_s: the run is stopped after it; 0: never.
+        duration_s: the run ends in order so long after its sources have been started; 0: never.
+        timeout_s: the run fails after it; 0: never.
         log_folder: where nodes' logs are kept; None: nowhere.
         image_topic: what a source's `image` is remapped to; empty: nothing.
         transport: name or file of the transport's profile; None: what suits the rest.
@@ -57,9 +57,9 @@ class Session:
     nodes: tuple[PlannedNode, ...]
     cluster_namespace: str
     params_files: tuple[Path, ...] = ()
-    threads: int = 1
     here_only: bool = True
     domain_id: int | None = None
+    duration_s: float = 0.0
     timeout_s: float = 0.0
     log_folder: Path | None = None
     respawn: bool = False
@@ -77,7 +77,6 @@ class Session:
             log_folder = self.log_folder or folder / "log"
             log_folder.mkdir(parents=True, exist_ok=True)
             environment = node_environment(
-                threads=self.threads,
                 here_only=self.here_only,
                 domain_id=self.domain_id,
                 log_folder=log_folder,
@@ -174,8 +173,9 @@ class _Run:
                 return
 
     def _watch(self, view: View) -> None:
-        sources = self._session.sources
-        while True:
+        sources, duration_s = self._session.sources, self._session.duration_s
+        over_at = time.monotonic() + duration_s if duration_s else float("inf")
+        while time.monotonic() < over_at:
             self._step(view, self._note)
             states = self._states
             if sources and all(states[name].ended for name in sources):

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.images import decode, to_rgb
 from mdi_exit_ros.nodes.images.decoding import from_message
-from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.resources import SAMPLE, sample_archive
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
 KEPT_NBYTES_MAX = 64 * 2**20  # of an archive that is played in a circle
-SAMPLE = "sample"
 TOPIC = "topic"
 _DEVICE = re.compile(r"device:(\d+)")
 
@@ -77,7 +76,7 @@ def open_input(name: str, class_names: Sequence[str]) -> ImageInput:
         return TopicInput()
     if device := _DEVICE.fullmatch(name):
         return DeviceInput(int(device[1]))
-    path = share_directory() / "data" / "cifar10_sample.zip" if name == SAMPLE else Path(name).expanduser()
+    path = sample_archive() if name == SAMPLE else Path(name).expanduser()
     if path.is_dir():
         return FolderInput(path, class_names)
     if not path.is_file():
