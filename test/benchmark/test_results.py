@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mdi_exit_ros.benchmark.results import regressions, row
+from mdi_exit_ros.benchmark.results import latency_row, regressions, row
 from mdi_exit_ros.errors import ConfigurationError
 
 LATENCY = {"p50": 10.0, "p95": 20.0, "p99": 30.0}
@@ -32,6 +32,19 @@ def test_what_was_not_measured_is_none_and_what_was_in_some_turns_counts() -> No
     assert (result["cpu_s_per_1000_frames"], result["bytes_per_frame"]) == (2.0, None)
 
 
+def test_added_latency_is_paired_with_the_bare_loop_of_each_turn() -> None:
+    runs = [{"latency_ms": {"p50": each, "p95": 20.0, "p99": 30.0}} for each in (4.0, 9.0, 6.0)]
+    result = latency_row("x", "latency", runs, [1.0, 2.0, 4.0], topology="one_node")
+    assert (result["added_latency_ms"], result["latency_ms"]["p50"], result["topology"]) == (3.0, 6.0, "one_node")
+    assert result["added_latency_ms_spread"] == {"median": 3.0, "min": 2.0, "max": 7.0}
+    assert (result["fps"], result["efficiency"]) == (None, None)
+
+
+def test_without_an_answer_there_is_no_added_latency() -> None:
+    result = latency_row("x", "latency", [{"latency_ms": dict.fromkeys(LATENCY)}], [1.0])
+    assert (result["added_latency_ms"], result["latency_ms"]["p99"]) == (None, None)
+
+
 def recorded(path: Path, efficiency: float) -> Path:
     path.write_text(json.dumps({"results": [{"name": "a", "kind": "graph", "efficiency": efficiency}]}))
     return path
@@ -41,6 +54,13 @@ def recorded(path: Path, efficiency: float) -> Path:
 def test_check_tells_what_has_become_slower(tmp_path: Path, efficiency: float, slower: bool) -> None:
     found = regressions([{"name": "a", "kind": "graph", "efficiency": efficiency}], recorded(tmp_path / "b.json", 0.6))
     assert found == (["a: efficiency 0.50, was 0.60"] if slower else [])
+
+
+def test_check_leaves_out_rows_without_efficiency(tmp_path: Path) -> None:
+    rows = [{"name": "a", "kind": "graph", "efficiency": 0.6}, {"name": "b", "kind": "latency", "efficiency": None}]
+    path = tmp_path / "b.json"
+    path.write_text(json.dumps({"results": rows}))
+    assert regressions(rows, path) == []
 
 
 def test_check_against_what_is_no_record_is_one_clear_message(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import statistics
 import time
 import zipfile
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from mdi_exit_ros.model.backends.registry import load_segments
 from mdi_exit_ros.model.card import load_card
 
 WARM_UP_BATCHES = 5
+WARM_UP_FRAMES = 50
 START_TIMEOUT_S = 120.0
 
 
@@ -172,13 +174,44 @@ def bare_run(work: Work, layout: Layout, files: list[bytes], *, duration_s: floa
     for process in processes:
         process.join()
     frames = sum(part[0] for part in parts)
-    milliseconds = 1000.0 * np.concatenate([part[4] for part in parts])
     return BareRun(
         fps=sum(part[0] / part[1] for part in parts),
-        latency_ms={f"p{share}": float(np.percentile(milliseconds, share)) for share in (50, 95, 99)},
+        latency_ms=_percentiles_ms([duration for part in parts for duration in part[4]]),
         cpu_s_per_1000_frames=1000.0 * sum(part[2] for part in parts) / frames,
         context_switches_per_frame=sum(part[3] for part in parts) / frames,
     )
+
+
+def frame_latency_ms(work: Work, files: list[bytes], *, frames: int, rate_hz: float = 0.0) -> dict[str, float]:
+    """p50, p95 and p99 (ms) of one decoded frame through `classify`, alone in a process with one thread.
+
+    Args:
+        files: encoded images, taken in a circle and decoded before.
+        frames: frames to measure.
+        rate_hz: when they come; 0: one right after the other. Between rare frames caches get cold.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        return process.submit(_one_by_one, work, files, frames, rate_hz).result()
+
+
+def _one_by_one(work: Work, files: list[bytes], frames: int, rate_hz: float) -> dict[str, float]:
+    card = load_card(work.model)
+    segments = range(1, card.num_segments + 1)
+    runner = load_segments(card, segments, backend=work.backend, precision=work.precision, threads=1)
+    height, width, _ = card.input_shape
+    images = [resize(decode(data, "image"), height, width)[np.newaxis] for data in files]
+    durations_s = []
+    for number in range(-WARM_UP_FRAMES, frames):
+        if rate_hz and number >= 0:
+            time.sleep(1.0 / rate_hz)
+        began = time.perf_counter()
+        classify(runner, images[number % len(images)], card.num_segments, work.thresholds)
+        durations_s.append(time.perf_counter() - began)
+    return _percentiles_ms(durations_s[WARM_UP_FRAMES:])
+
+
+def _percentiles_ms(durations_s: Sequence[float]) -> dict[str, float]:
+    return {f"p{share}": 1000.0 * float(np.percentile(durations_s, share)) for share in (50, 95, 99)}
 
 
 def layouts(cores: int) -> list[Layout]:

@@ -13,10 +13,11 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from mdi_exit_ros.benchmark.bare import Layout, Work, archive_files, bare_run, best_layout
+from mdi_exit_ros.benchmark.bare import Layout, Work, archive_files, bare_run, best_layout, frame_latency_ms
+from mdi_exit_ros.benchmark.camera_topic import LOW_RATE_HZ, CameraRun, camera_run
 from mdi_exit_ros.benchmark.graph import GraphWork, graph_summary, peak_rate
 from mdi_exit_ros.benchmark.peers import PEERS, missing_library, peer_result
-from mdi_exit_ros.benchmark.results import regressions, row
+from mdi_exit_ros.benchmark.results import latency_row, regressions, row
 from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
@@ -30,20 +31,27 @@ METHOD = (
     "Bare loop, graphs and peers in turn, repeated; medians, and efficiency as the median of the turns' ratios. All "
     "decode the same JPEG files and run the same segments, exits and thresholds. The bare loop runs at the batch size "
     "and process count that were fastest in a search just before. Each warms up first; graph frames/s: answered frames "
-    "between the first fifth and the last twentieth of a run. Processor time counts every process of a run."
+    "between the first fifth and the last twentieth of a run. Processor time counts every process of a run. "
+    "Camera topic: decoded images as "
+    "sensor_msgs/Image from a process of its own, which counts their Classification messages, at full rate with a "
+    "bounded number in flight and at 20 Hz with one; latency from publishing to receiving. Added: p50 less that of one "
+    "decoded frame in the bare loop, batch 1, one thread, one frame right after the other."
 )
-TABLE_WIDTH = 120  # where the output is no terminal
+TABLE_WIDTH = 132  # where the output is no terminal
 DEFAULT_GRAPHS = ("one_node:local", "two_nodes:mdi_exit", "three_mesh:mdi_exit")
+DEFAULT_CAMERAS = ("one_node:local",)
 DEFAULT_PEERS = tuple(f"{name}:{mode}" for name, peer in PEERS.items() for mode in peer.modes)
 
 
-def _pairs(values: tuple[str, ...]) -> list[tuple[str, Strategy]]:
+def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, Strategy]]:
+    if values == ("none",):
+        return []
     pairs = []
     for value in values:
         topology, _, strategy = value.rpartition(":")
         if not topology or strategy not in list(Strategy):
             raise ConfigurationError(
-                f"--graph: expected TOPOLOGY:STRATEGY such as three_mesh:mdi_exit, got {value!r} "
+                f"{option}: expected TOPOLOGY:STRATEGY such as three_mesh:mdi_exit, or none, got {value!r} "
                 f"(strategies: {', '.join(Strategy)})"
             )
         pairs.append((topology, Strategy(strategy)))
@@ -74,8 +82,31 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
     multiple=True,
     default=DEFAULT_GRAPHS,
     show_default=True,
-    metavar="TOPOLOGY:STRATEGY",
+    metavar="TOPOLOGY:STRATEGY|none",
     help="Graph to measure; may be given several times.",
+)
+@click.option(
+    "--camera-topic",
+    "cameras",
+    multiple=True,
+    default=DEFAULT_CAMERAS,
+    show_default=True,
+    metavar="TOPOLOGY:STRATEGY|none",
+    help="Graph to measure from an image topic to `classification`, one message per frame; likewise.",
+)
+@click.option(
+    "--camera-in-flight",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1, 1000),
+    help="Images on their way at full rate.",
+)
+@click.option(
+    "--camera-seconds",
+    default=5.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Length of a measurement from an image topic at full rate (s); twice as long at a low rate.",
 )
 @click.option(
     "--peer",
@@ -104,6 +135,9 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
 @json_option("Write results here.")
 def bench(
     graphs: tuple[str, ...],
+    cameras: tuple[str, ...],
+    camera_in_flight: int,
+    camera_seconds: float,
     peers: tuple[str, ...],
     model: str,
     backend: str,
@@ -120,8 +154,10 @@ def bench(
     from mdi_exit_ros.runner.summary import file_hash
 
     console = Console(stderr=True)
-    pairs = _pairs(graphs)
+    pairs, behind_topics = _pairs("--graph", graphs), _pairs("--camera-topic", cameras)
     chosen = [] if peers == ("none",) else _peers(peers or DEFAULT_PEERS, console)
+    if not (pairs or behind_topics or chosen):
+        raise ConfigurationError("nothing to measure: expected a --graph, a --camera-topic or a --peer, got none")
     card = load_card(model)
     backend = resolve_backend(backend)
     if backend != "torch":
@@ -132,20 +168,35 @@ def bench(
     extra = tuple(part for each in parameters for part in ("--param", each))
 
     bare: dict[bool, tuple[Work, Layout, dict[str, float]]] = {}
-    for exits in sorted({strategy.has_exits for _, strategy in pairs} | ({True} if chosen else set())):
+    wanted = {strategy.has_exits for _, strategy in (*pairs, *behind_topics)} | ({True} if chosen else set())
+    for exits in sorted(wanted):
         work = Work(model, backend, precision, card.default_thresholds if exits else ())
         console.print(f"{_bare_name(exits)}: looking for its best layout")
         bare[exits] = (work, *best_layout(work, files, cores=cores, duration_s=min(1.5, bare_seconds)))
     bare_runs: dict[bool, list[dict[str, Any]]] = {exits: [] for exits in bare}
     graph_runs: dict[tuple[str, Strategy], list[dict[str, Any]]] = {pair: [] for pair in pairs}
+    camera_runs: dict[tuple[str, Strategy], list[CameraRun]] = {pair: [] for pair in behind_topics}
+    one_frame: dict[bool, list[dict[str, dict[str, float]]]] = {exits: [] for exits in bare}
     peer_runs: dict[tuple[str, str], list[dict[str, Any]]] = {peer: [] for peer in chosen}
     for turn in range(repeats):
         console.print(f"turn {turn + 1} of {repeats}")
         for exits, (work, layout, _) in bare.items():
             bare_runs[exits].append(bare_run(work, layout, files, duration_s=bare_seconds)._asdict())
+            if any(strategy.has_exits is exits for _, strategy in behind_topics):
+                count = round(2.0 * camera_seconds * LOW_RATE_HZ)
+                one_frame[exits].append(
+                    {
+                        "bare_ms": frame_latency_ms(work, files, frames=max(count, len(files))),
+                        "bare_low_rate_ms": frame_latency_ms(work, files, frames=count, rate_hz=LOW_RATE_HZ),
+                    }
+                )
         for pair, runs in graph_runs.items():
             summary = graph_summary(GraphWork(*pair, model, backend, precision), frames=frames, extra=extra)
             runs.append({**summary, "fps": summary["steady_fps"] or summary["throughput_fps"]})
+        for pair, seen in camera_runs.items():
+            graph = GraphWork(*pair, model, backend, precision)
+            times = {"full_s": camera_seconds, "low_s": 2.0 * camera_seconds}
+            seen.append(camera_run(graph, archive, in_flight=camera_in_flight, **times, extra=extra))
         for (name, mode), results in peer_runs.items():
             results.append(peer_result(name, mode, max(1000, frames // 3), model=model, backend=backend))
 
@@ -176,6 +227,16 @@ def bench(
             work_here = GraphWork(topology, strategy, model, backend, precision)
             result["peak_rate_hz"] = peak_rate(work_here, around_fps=result["fps"])
         rows.append(result)
+    for (topology, strategy), seen in camera_runs.items():
+        facts = {"backend": backend, "precision": precision, "strategy": strategy.value, "topology": topology}
+        name = f"{topology} {strategy} topic"
+        full, low = [run.full_rate for run in seen], [run.low_rate for run in seen]
+        base, alone = reference[strategy.has_exits], one_frame[strategy.has_exits]
+        summaries = [run.summary for run in seen]
+        rows.append(row(name, "camera", full, base, **facts, in_flight=camera_in_flight, turns=full))
+        low_name = f"{name} {LOW_RATE_HZ:g} Hz"
+        less = [each["bare_ms"]["p50"] for each in alone]
+        rows.append(latency_row(low_name, "latency", low, less, **facts, turns=low, bare=alone, summaries=summaries))
     rows += [
         row(
             *(f"{name} {mode}", "peer", runs, reference[True]),
@@ -215,26 +276,31 @@ def _bare_name(exits: bool) -> str:
 
 def _show(results: list[dict[str, Any]], *, console: Console) -> None:
     table = Table(title=f"{results[0]['backend']} {results[0]['precision']}", caption=METHOD)
-    peak = any("peak_rate_hz" in result for result in results)
-    headings = ("what", "frames/s", "min..max", "of bare", "p50 ms", "p99 ms", "CPU s/1000", "switches", "bytes")
-    for heading in (*headings, "peak Hz") if peak else headings:
+    headings = ["what", "frames/s", "min..max", "of bare", "p50 ms", "p99 ms", "CPU s/1000", "switches", "bytes"]
+    further = {"added ms": "added_latency_ms", "peak Hz": "peak_rate_hz"}
+    further = {head: field for head, field in further.items() if any(field in result for result in results)}
+    for heading in (*headings, *further):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)
     for result in results:
-        latency = result["latency_ms"]
+        latency, fps = result["latency_ms"], result.get("fps_spread")
         cells = [
             result["name"],
-            f"{result['fps']:.0f}",
-            f"{result['fps_spread']['min']:.0f}..{result['fps_spread']['max']:.0f}",
-            f"{result['efficiency']:.2f}",
-            _cell(latency["p50"], 1),
-            _cell(latency["p99"], 1),
-            _cell(result["cpu_s_per_1000_frames"], 2),
-            _cell(result["context_switches_per_frame"], 2),
-            _cell(result["bytes_per_frame"], 0),
-            _cell(result.get("peak_rate_hz"), 0),
+            _cell(result["fps"], 0),
+            f"{fps['min']:.0f}..{fps['max']:.0f}" if fps else "",
+            _cell(result["efficiency"], 2),
+            *(_cell(latency[share], 1) for share in ("p50", "p99")),
+            _cell(result.get("cpu_s_per_1000_frames"), 2),
+            _cell(result.get("context_switches_per_frame"), 2),
+            _cell(result.get("bytes_per_frame"), 0),
+            *(_cell(result.get(field), 1) for field in further.values()),
         ]
-        table.add_row(*cells[: len(table.columns)])
+        table.add_row(*cells)
     console.print(table)
+    for result in results:
+        if result["kind"] in ("camera", "latency"):
+            ends = ("published", "answered", "refused", "failed", "lost")
+            counts = ", ".join(f"{sum(run[end] for run in result['turns'])} {end}" for end in ends)
+            console.print(f"{result['name']}: {counts}; p95 {_cell(result['latency_ms']['p95'], 1)} ms", soft_wrap=True)
 
 
 def _cell(value: float | None, digits: int) -> str:
