@@ -847,6 +847,15 @@ def test_result_of_a_superseded_running_attempt_is_dropped() -> None:
     assert decisions(core.handle(done((1.0,), 0.1), 1.2)) == [Forget((task(0),)), RunBatch(1, (again,))]
 
 
+def test_tensor_of_a_waiting_attempt_is_freed_while_an_earlier_one_runs() -> None:
+    core = ready_worker()
+    Camera(core).send(1, 1.0)
+    second, third = task(0, attempt=2), task(0, attempt=3)
+    core.handle(batch(CAM, 2, (second,)), 2.5)
+    assert decisions(core.handle(batch(CAM, 3, (third,)), 4.0)) == [Forget((second,))]
+    assert decisions(core.handle(done((1.0,), 3.1), 4.1)) == [Forget((task(0),)), RunBatch(1, (third,))]
+
+
 def test_older_attempt_that_comes_late_is_dropped() -> None:
     core = ready_worker()
     core.handle(batch(CAM, 1, (task(0, attempt=2),)), 1.0)

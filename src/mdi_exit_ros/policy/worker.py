@@ -438,7 +438,7 @@ class WorkerCore:
             return False
         self._input.remove(task.frame)
         self._output.remove(task.frame)
-        if not any(running.frame == task.frame for running in self._running):
+        if older not in self._running:
             self._gone.append(older)
         stream.held -= 1
         del self._held[task.frame]
