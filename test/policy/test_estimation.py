@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdi_exit_ros.policy.estimation import ServiceTimes, TransferDelay, smooth
+from mdi_exit_ros.policy.estimation import ROUND_TRIP_MAX_S, ServiceTimes, TransferDelay, smooth
 
 
 def test_first_value_is_taken_as_it_is() -> None:
@@ -111,3 +111,37 @@ def test_batches_that_are_never_echoed_take_constant_memory() -> None:
     for index in range(10_000):
         delay.batch_sent(float(index), 1000)
     assert len(delay._sent) <= 256
+
+
+def test_one_batch_to_a_peer_that_stood_still_hardly_changes_the_delay() -> None:
+    delay = TransferDelay()
+    for step in range(20):
+        delay.status_echoed(0.002, 0.2)
+        delay.batch_sent(float(step), 24_000)
+        delay.batch_echoed(float(step), 0.004, 0.2)
+    before = delay.seconds(24_000)
+    delay.batch_sent(20.0, 24_000)
+    delay.batch_echoed(20.0, 4.5, 0.2)
+    assert delay.seconds(24_000) < 4.0 * before
+
+
+def test_link_that_has_become_slow_is_found_out_within_a_few_batches() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.002, 0.2)
+    for step in range(30):
+        delay.batch_sent(float(step), 24_000)
+        delay.batch_echoed(float(step), 0.004 if step < 10 else 1.0, 0.2)
+    assert delay.seconds(24_000) > 0.8
+
+
+def test_delay_recovers_from_an_echo_that_is_none() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(3.4e38, 0.2)
+    delay.batch_sent(0.0, 1)
+    delay.batch_echoed(0.0, 3.4e38, 0.2)
+    assert delay.seconds(1) <= ROUND_TRIP_MAX_S
+    for step in range(1, 60):
+        delay.status_echoed(0.002, 0.2)
+        delay.batch_sent(float(step), 1)
+        delay.batch_echoed(float(step), 0.004, 0.2)
+    assert delay.seconds(1) < 0.01

@@ -710,6 +710,19 @@ def test_neighbour_without_credit_does_not_hide_another() -> None:
     assert sent_to(W3, camera.send(1, 1.0)) == [task(2)]
 
 
+def test_silence_of_a_neighbour_is_not_taken_for_a_slow_link() -> None:
+    core = worker(liveness_timeout_s=1.0)
+
+    def delay_s(now: float, echo_stamp: float) -> float:
+        core.handle(worker_report(W2, stream(echo_stamp=echo_stamp)), now)
+        return core._neighbours[0].delay.seconds(0)
+
+    assert delay_s(0.3, 0.298) == pytest.approx(0.001)
+    assert delay_s(5.0, 0.31) == pytest.approx(0.001)  # it stood still, and so did the stamps that it had got
+    assert delay_s(5.3, 4.99) == pytest.approx(0.001)
+    assert delay_s(5.6, 5.596) == pytest.approx(0.8 * 0.001 + 0.2 * 0.002)
+
+
 def test_task_is_tossed_for_once_per_new_information() -> None:
     rng = Tosses(0.9)
     core, camera = busy_worker(service_s=0.5, rng=rng)

@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from collections import deque
 
+ROUND_TRIP_MAX_S = 60.0  # longer is no measurement
+SURPRISE = 10.0  # a batch counts as at most so many times slower than expected: a peer that stood still is no slow link
+
 
 def smooth(old: float, new: float, weight: float) -> float:
     """Exponentially weighted mean: `weight` (0..1) is the share of the new value; a negative old value means none."""
@@ -59,7 +62,7 @@ class TransferDelay:
 
     def status_echoed(self, round_trip_s: float, weight: float) -> None:
         """A status of ours came back after `round_trip_s`, holding time taken off."""
-        self._latency_s = smooth(self._latency_s, max(0.0, round_trip_s) / 2.0, weight)
+        self._latency_s = smooth(self._latency_s, min(max(0.0, round_trip_s), ROUND_TRIP_MAX_S) / 2.0, weight)
 
     def batch_echoed(self, stamp: float, round_trip_s: float, weight: float) -> None:
         """The batch stamped `stamp` was acknowledged after `round_trip_s`, holding time taken off."""
@@ -69,7 +72,10 @@ class TransferDelay:
             return
         _, nbytes = self._sent.popleft()
         if nbytes > 0:
-            moving_s = max(0.0, round_trip_s - 2.0 * self._latency_s)
+            longest_s = ROUND_TRIP_MAX_S
+            if self._seconds_per_byte > 0.0:
+                longest_s = min(longest_s, SURPRISE * (2.0 * self._latency_s + self._seconds_per_byte * nbytes))
+            moving_s = max(0.0, min(round_trip_s, longest_s) - 2.0 * self._latency_s)
             self._seconds_per_byte = smooth(self._seconds_per_byte, moving_s / nbytes, weight)
 
     def seconds(self, nbytes: int) -> float:

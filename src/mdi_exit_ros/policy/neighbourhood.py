@@ -18,6 +18,7 @@ class Neighbour(Receiver):
 
     Attributes:
         delay: D_nm, as measured.
+        measured_from: stamps from before say how long the neighbour was silent, not how fast the link is.
         queued: I_m, with what was sent and is not acknowledged, as of the last `settle`.
         room: frames that it has given credit for.
         kept: per segment the part of that which is kept for later segments; infinite where it does not hold one.
@@ -38,6 +39,7 @@ class Neighbour(Receiver):
         super().__init__(me, model_id, liveness_timeout_s=liveness_timeout_s, stall_timeout_s=stall_timeout_s)
         self.name = name
         self.delay = TransferDelay()
+        self.measured_from = 0.0
         self.queued = 0.0
         self.room = 0
         self.service_time_s = 0.0
@@ -81,6 +83,8 @@ class Neighbour(Receiver):
 
     def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
         """See Receiver.hear."""
+        if self.report is not None and not self.ready(now):
+            self.measured_from = now
         mine = super().hear(report, now)
         assert self.outbound is not None
         self.queued = report.input_queue + self.outbound.unacknowledged

@@ -365,9 +365,9 @@ class WorkerCore:
         if opened is None:
             outbound = neighbour.opens(now)
             return [SendTasks(outbound.receiver, outbound.sent, now, ())] if outbound is not None else []
-        if opened.echo_stamp >= 0.0:
+        if opened.echo_stamp >= neighbour.measured_from:
             neighbour.delay.status_echoed(now - opened.echo_stamp - opened.echo_hold_s, self._smoothing)
-        if opened.batch_echo_stamp >= 0.0:
+        if opened.batch_echo_stamp >= neighbour.measured_from:
             trip = now - opened.batch_echo_stamp - opened.batch_echo_hold_s
             neighbour.delay.batch_echoed(opened.batch_echo_stamp, trip, self._smoothing)
         neighbour.measured()
