@@ -8,13 +8,14 @@ import math
 from typing import Any
 
 import pytest
-from literals import CONTROLLER, W1, W2, of, policy, source_report, worker_report
+from literals import CAM, CONTROLLER, W1, W2, of, policy, source_report, worker_report
 
 from mdi_exit_ros.policy.actions import PublishPolicy, Warn
 from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.controller import (
     FIRST_INTERVAL_S,
     FORGET_S,
+    NODES_MAX,
     REPEAT_S,
     SHORTEST_INTERVAL_S,
     ControllerCore,
@@ -417,6 +418,23 @@ def test_nodes_that_come_and_go_leave_nothing_behind() -> None:
     most = FORGET_S / 10.0 + 1
     sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict | list | set)}
     assert max(sizes.values()) <= most, sizes
+
+
+def test_made_up_names_take_bounded_memory_and_hide_nobody_who_goes_on_speaking() -> None:
+    core = controller(Mode.RATE)
+    for number in range(2 * NODES_MAX):
+        now = number * 1e-3
+        core.handle(worker_report(PeerId(f"n{number}", number)), now)
+        core.handle(source_report(PeerId(f"s{number}", number), home=f"n{number}", state=State.STOPPING), now)
+        if number % 100 == 0:
+            core.handle(worker_report(W1), now)
+            core.handle(source_report(CAM), now)
+        core.handle(Tick(), now)
+    sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict | list)}
+    assert max(sizes.values()) == NODES_MAX, sizes
+    assert "w1" in {row.name for row in core.cluster(now).workers}
+    assert core.cluster(now).sources_alive > 0
+    assert "cam" in core._sources
 
 
 # ---- the whole -------------------------------------------------------------------------------------------------

@@ -78,10 +78,19 @@ def test_batch_that_came_before_is_a_duplicate_and_counts_nothing() -> None:
 
 
 def test_gap_in_front_of_a_batch_is_counted_as_lost() -> None:
-    inbound = Inbound(W2, 0.0)
+    inbound = Inbound(W2, 0.0, limit=8)
     inbound.arrive(2, 2)
     assert inbound.arrive(7, 2) is Arrival.NEXT
     assert (inbound.received, inbound.lost) == (7, 3)
+
+
+def test_frames_that_nobody_had_credit_for_are_not_lost() -> None:
+    inbound = Inbound(W2, 0.0, limit=8)
+    inbound.arrive(1 << 48, 2)
+    assert (inbound.received, inbound.lost) == (1 << 48, 8)
+    inbound.announced(1 << 49, 0.0, PATIENCE_S)
+    inbound.announced(1 << 49, PATIENCE_S, PATIENCE_S)
+    assert (inbound.received, inbound.lost) == (1 << 49, 8)
 
 
 def test_announced_frames_that_have_come_are_not_lost() -> None:
@@ -111,7 +120,7 @@ def test_stream_that_is_always_a_batch_behind_loses_nothing() -> None:
 
 
 def test_only_what_is_overdue_is_lost_of_a_stream_that_goes_on() -> None:
-    inbound = Inbound(W2, 0.0)
+    inbound = Inbound(W2, 0.0, limit=9)
     inbound.announced(4, 0.0, PATIENCE_S)
     inbound.announced(9, 1.0, PATIENCE_S)
     assert (inbound.received, inbound.lost) == (4, 4)

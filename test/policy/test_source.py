@@ -33,7 +33,14 @@ from mdi_exit_ros.policy.events import (
     Shutdown,
     Tick,
 )
-from mdi_exit_ros.policy.source import CATCH_UP_S, FORGET_WORKER_S, HOME_GRACE_S, RETRY_PAUSE_S, SourceCore
+from mdi_exit_ros.policy.source import (
+    CATCH_UP_S,
+    FORGET_WORKER_S,
+    HOME_GRACE_S,
+    RETRY_PAUSE_S,
+    WORKERS_MAX,
+    SourceCore,
+)
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 OK, REFUSED, FAILED = Status.OK, Status.REFUSED, Status.FAILED
@@ -764,6 +771,17 @@ def test_report_says_which_workers_are_heard_and_at_once_when_one_is_new() -> No
     report = report_of(core.handle(AnswersReceived(W2, CAM, ()), 1.01))
     assert {each.peer: each.open for each in report.streams} == {W1: False, W2: True}
     assert of(PublishSourceReport, core.handle(AnswersReceived(W2, CAM, ()), 1.02)) == []
+
+
+def test_made_up_workers_that_open_answers_take_bounded_memory() -> None:
+    core = source("w1")
+    for number in range(2 * WORKERS_MAX):
+        core.handle(AnswersReceived(PeerId(f"n{number}", number), CAM, ()), 0.0)
+    peers = {each.peer for each in report_of(core.handle(AnswersReceived(W1, CAM, ()), 0.1)).streams}
+    assert len(peers) == WORKERS_MAX + 1
+    assert W1 in peers
+    core.handle(Tick(), 0.1 + FORGET_WORKER_S)
+    assert W3 in {each.peer for each in report_of(core.handle(AnswersReceived(W3, CAM, ()), 6.0)).streams}
 
 
 def test_answers_opened_for_another_life_of_the_source_are_not_heard() -> None:

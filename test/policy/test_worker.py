@@ -38,7 +38,7 @@ from mdi_exit_ros.policy.events import (
     TasksRejected,
     Tick,
 )
-from mdi_exit_ros.policy.worker import FORGET_PEER_S, WorkerCore
+from mdi_exit_ros.policy.worker import FORGET_PEER_S, PEERS_MAX, WorkerCore
 from mdi_exit_ros.task import Answer, PeerId, Reason, State, Status, Strategy, Task
 
 
@@ -336,6 +336,47 @@ def test_announced_loss_is_adopted_after_patience() -> None:
     assert (early.streams[0].received, early.counters.lost) == (0, 0)
     late = report_of(core.handle(announcement, 2.0))
     assert (late.streams[0].received, late.counters.lost, late.streams[0].credit) == (3, 3, 64)
+
+
+def test_count_that_a_sender_made_up_does_not_spoil_the_counters() -> None:
+    core = ready_worker(queue_capacity=8)
+    for life in range(3):
+        made_up = PeerId("cam", 100 + life)
+        core.handle(source_report(made_up), 1.0 + life)
+        core.handle(batch(made_up, 0, ()), 1.0 + life)
+        core.handle(batch(made_up, 1 << 48, ()), 1.1 + life)
+        core.handle(batch(made_up, 1 << 48, tasks(1)), 1.2 + life)
+    assert report_of(core.handle(Tick(), 5.0)).counters.lost <= 3 * 8
+
+
+def test_made_up_names_take_bounded_memory_and_no_room_and_are_forgotten() -> None:
+    core = ready_worker(neighbours=(), queue_capacity=8)
+    for number in range(2 * PEERS_MAX):
+        core.handle(source_report(PeerId(f"s{number}", number), hears=()), 1.0)
+        core.handle(worker_report(PeerId(f"n{number}", number)), 1.0)
+    sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict)}
+    assert max(sizes.values()) == PEERS_MAX, sizes
+    camera = Camera(core)
+    assert camera.send(4, 1.1) == [RunBatch(1, tasks(4))]
+    core.handle(done((1.0,) * 4, 0.001), 1.2)
+    (mine,) = report_of(core.handle(Tick(), 1.4)).streams
+    assert (mine.peer, mine.received, mine.credit) == (CAM, 4, 4)
+    report_of(core.handle(source_report(), 1.1 + FORGET_PEER_S))
+    late = PeerId("late", 5)
+    core.handle(source_report(late), 6.2)
+    core.handle(batch(late, 0, ()), 6.2)
+    assert late in {each.peer for each in report_of(core.handle(Tick(), 6.4)).streams}
+
+
+def test_neighbour_is_heard_however_many_names_were_made_up() -> None:
+    core = worker()
+    for number in range(PEERS_MAX):
+        core.handle(worker_report(PeerId(f"n{number}", number)), 0.0)
+    core.handle(source_report(), 0.0)
+    core.handle(batch(CAM, 0, ()), 0.0)
+    core.handle(worker_report(W2, stream(opened=False)), 0.0)
+    core.handle(batch(W2, 0, ()), 0.0)
+    assert W2 in {each.peer for each in report_of(core.handle(Tick(), 1.0)).streams if each.open}
 
 
 def test_new_life_of_a_source_voids_its_credit() -> None:

@@ -28,6 +28,7 @@ from mdi_exit_ros.task import Mode, PeerId, State
 
 REPEAT_S = 1.0  # the policy is published again as a sign of life
 FORGET_S = 60.0  # silence after which a node leaves the picture
+NODES_MAX = 1024  # workers and sources in the picture; beyond that, who has been silent longest leaves it
 SHORTEST_INTERVAL_S = 1e-4
 SHORTEST_PERIOD_S = 0.01
 FIRST_INTERVAL_S = 0.01
@@ -128,9 +129,17 @@ class ControllerCore:
                 self._set_points = event.set_points
                 self._settings = event.settings
             case WorkerReport():
+                self._workers.pop(event.worker.name, None)
                 self._workers[event.worker.name] = (event, now)
+                if len(self._workers) > NODES_MAX:
+                    del self._workers[next(iter(self._workers))]
             case SourceReport():
+                self._sources.pop(event.source.name, None)
                 self._sources[event.source.name] = (event, now)
+                if len(self._sources) > NODES_MAX:
+                    silent = next(iter(self._sources))
+                    del self._sources[silent]
+                    self._intervals.pop(silent, None)
             case AppliedPolicy():
                 if event.controller != self.setup.me:
                     self._warn("controllers", f"controller {event.controller.name} is alive too: one of them leads")

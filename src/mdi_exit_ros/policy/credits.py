@@ -95,7 +95,7 @@ class Inbound:
         """Takes in a batch of `count` frames that ends at `sent_total`; a gap in front of it is counted as lost."""
         if sent_total <= self.received:
             return Arrival.DUPLICATE
-        self.lost += max(0, sent_total - count - self.received)
+        self._lose_up_to(sent_total - count)
         self.received = sent_total
         return Arrival.NEXT
 
@@ -108,9 +108,13 @@ class Inbound:
         if self._announced > self.received:
             if now - self._announced_at < patience_s:
                 return
-            self.lost += self._announced - self.received
+            self._lose_up_to(self._announced)
             self.received = self._announced
         self._announced, self._announced_at = sent, now
+
+    def _lose_up_to(self, sent: int) -> None:
+        # Frames beyond the credit cannot be lost: who counts them has made them up.
+        self.lost += max(0, min(sent, self.limit) - self.received)
 
 
 class CreditPool:

@@ -35,6 +35,7 @@ CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
 RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
 OFFER_SMOOTHING = 0.1
 FORGET_WORKER_S = 5.0  # silence after which a worker has to open its stream of answers anew
+WORKERS_MAX = 1024  # whose answers are heard; others are heard when some have been forgotten
 _FINAL_REASONS = frozenset({Reason.EXPIRED, Reason.NO_HOLDER, Reason.BAD_INPUT})
 
 
@@ -238,11 +239,12 @@ class SourceCore:
     def _on_answers(self, event: AnswersReceived, now: float) -> None:
         if event.source != self.setup.me:
             return
-        if not event.answers:
-            if self._heard.get(event.worker.name, (None, 0.0))[0] != event.worker:
+        name = event.worker.name
+        if not event.answers and (len(self._heard) < WORKERS_MAX or name in self._heard or name in self._entries):
+            if self._heard.get(name, (None, 0.0))[0] != event.worker:
                 self._reported_at = float("-inf")  # the worker waits for this
-            self._heard[event.worker.name] = (event.worker, now)
-        entry = self._entries.get(event.worker.name)
+            self._heard[name] = (event.worker, now)
+        entry = self._entries.get(name)
         if (
             entry is not None
             and entry.is_open
@@ -251,7 +253,7 @@ class SourceCore:
         ):
             entry.outbound.acknowledge(event.received, event.credit)
         for answer in event.answers:
-            self._on_answer(answer, event.worker.name, now)
+            self._on_answer(answer, name, now)
 
     def _on_answer(self, answer: Answer, worker: str, now: float) -> None:
         frame = self._ledger.open.get(answer.frame.sequence)

@@ -45,6 +45,7 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
+PEERS_MAX = 1024  # sources and workers remembered; who comes later is heard when others have been forgotten
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
@@ -342,7 +343,8 @@ class WorkerCore:
                     f"another worker is named {name}: give it another name, or its cluster another ROS_DOMAIN_ID",
                 )
             return []
-        self._hear_peer(self._workers, report.worker, report.stamp, now)
+        if self._hear_peer(self._workers, report.worker, report.stamp, now) is None:
+            return []
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         stream = self._from_workers.streams.get(name)
         if stream is not None:
@@ -380,6 +382,8 @@ class WorkerCore:
             self._sources.pop(name, None)
             return
         source = self._hear_peer(self._sources, report.source, report.stamp, now)
+        if source is None:
+            return
         heard_before, source.hears = source.hears, frozenset(each.peer for each in report.streams if each.open)
         if self.setup.me not in source.hears:
             self._tell(report.source, None, now)
@@ -389,8 +393,10 @@ class WorkerCore:
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         self._hear_stream(self._from_sources.streams.get(name), report.source, mine, now)
 
-    def _hear_peer(self, known: dict[str, _Peer], life: PeerId, stamp: float, now: float) -> _Peer:
+    def _hear_peer(self, known: dict[str, _Peer], life: PeerId, stamp: float, now: float) -> _Peer | None:
         peer = known.get(life.name)
+        if peer is None and len(known) >= PEERS_MAX and life.name not in self._neighbours:
+            return None
         if peer is None or peer.life != life:
             peer = known[life.name] = _Peer(life, since=now)
         peer.stamp, peer.heard_at = stamp, now
@@ -637,7 +643,7 @@ class WorkerCore:
 
     def _send_answers(self, source: PeerId, answers: list[Answer], now: float) -> SendAnswers:
         """Answers take along the credit for which the source would otherwise wait until the next status."""
-        self._from_sources.grant(now, len(self._sources))
+        self._from_sources.grant(now, self._sources_expected)
         stream = self._from_sources.streams.get(source.name)  # looked up after: granting may close a stream
         if stream is None or stream.sender != source:
             return SendAnswers(source, tuple(answers))
@@ -654,7 +660,7 @@ class WorkerCore:
             for name in [n for n, peer in heard.items() if now - peer.heard_at > FORGET_PEER_S]:
                 del heard[name]
         neighbours = sum(name in self._neighbours for name in self._workers)
-        for pool, expected in ((self._from_sources, len(self._sources)), (self._from_workers, neighbours)):
+        for pool, expected in ((self._from_sources, self._sources_expected), (self._from_workers, neighbours)):
             for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
                 pool.close(name)
             pool.grant(now, expected)
@@ -678,6 +684,11 @@ class WorkerCore:
                 )
             )
         ]
+
+    @property
+    def _sources_expected(self) -> int:
+        """Sources that may have a stream before long: those that hear the answers from here."""
+        return sum(self.setup.me in source.hears for source in self._sources.values())
 
     @property
     def _status_interval_s(self) -> float:
