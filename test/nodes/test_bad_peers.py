@@ -241,7 +241,7 @@ def test_flood_beyond_the_credit_of_an_open_stream_is_refused_and_the_stream_goe
         cluster.finish()
 
 
-def test_ten_thousand_made_up_names_take_bounded_memory(tmp_path, card):
+def test_ten_thousand_made_up_names_take_bounded_memory_and_hide_no_source_that_comes_later(tmp_path, card):
     with graph(tmp_path, "/names") as (start, observer):
         policies = observer.listen(topics.ClusterTopics("/names").policy_in)
         cluster = Cluster(start, observer, "/names", tmp_path)
@@ -253,7 +253,9 @@ def test_ten_thousand_made_up_names_take_bounded_memory(tmp_path, card):
             assert sent()[0] == 20_000
         cluster.check_memory(before)
         cluster.wait_for_answers(300)
-        assert cluster.worker().peers == ["camera"]
+        late = start("camera_source", "late", entries=["worker1"], input="sample", frames=50)
+        cluster.wait_until(lambda: late.process.poll() == 0, "a source that came later")
+        assert "50 frames offered, 50 answered" in late.said()
         for node in cluster.nodes.values():
             assert len(node.said().splitlines()) < 20, node.said()
         cluster.finish("no_answer")

@@ -34,7 +34,9 @@ from mdi_exit_ros.policy.events import (
     Tick,
 )
 from mdi_exit_ros.policy.source import (
+    BUSY_FRAMES,
     CATCH_UP_S,
+    ENOUGH_FRAMES,
     FORGET_WORKER_S,
     HOME_GRACE_S,
     RETRY_PAUSE_S,
@@ -161,6 +163,46 @@ def test_batch_is_no_larger_than_its_maximum() -> None:
     assert [(len(batch.tasks), batch.sent_total) for batch in batches] == [(2, 2), (2, 4), (1, 5)]
 
 
+def test_frames_gather_while_others_are_under_way() -> None:
+    core = ready_source(credit=100, drop=False, waiting_max=64, send_wait_s=0.01)
+    assert sequences(offer(core, 0, 0.1)) == [0], "a lone frame goes at once"
+    assert sequences(offer(core, 1, 0.1, count=BUSY_FRAMES - 1)) == list(range(1, BUSY_FRAMES))
+    assert offer(core, 8, 0.2) == offer(core, 9, 0.205) == []
+    assert core.next_deadline() == pytest.approx(0.21)
+    assert sequences(tick(core, 0.2101)) == [8, 9]
+
+
+def test_frames_that_are_enough_for_a_batch_do_not_wait() -> None:
+    core = ready_source(credit=100, drop=False, waiting_max=64, send_wait_s=0.01)
+    offer(core, 0, 0.1, count=BUSY_FRAMES)
+    assert offer(core, 8, 0.2, count=ENOUGH_FRAMES - 1) == []
+    assert len(sequences(offer(core, 8 + ENOUGH_FRAMES - 1, 0.201))) == ENOUGH_FRAMES
+
+
+def test_frames_that_gather_hold_credit_and_go_when_the_others_are_answered() -> None:
+    core = ready_source(credit=BUSY_FRAMES + 2, drop=False, waiting_max=64, send_wait_s=0.01)
+    offer(core, 0, 0.1, count=BUSY_FRAMES)
+    assert offer(core, 8, 0.2, count=3) == []
+    assert sequences(answer(core, 0, 0.201)) == [8, 9]  # one more waits for credit
+
+
+def test_frames_that_gathered_for_a_worker_that_is_gone_go_to_the_next() -> None:
+    core = ready_source("w1", "w2", credit=100, drop=False, waiting_max=64, send_wait_s=0.01, liveness_timeout_s=0.5)
+    offer(core, 0, 0.1, count=BUSY_FRAMES)
+    hear(core, 0.6, W2, credit=4)
+    assert offer(core, 8, 0.605, count=6) == []  # w1 is silent since 0.1, w2 gives credit for four
+    assert sequences(tick(core, 0.615), W2) == [8, 9, 10, 11]
+    assert sequences(hear(core, 0.62, W2, received=4, credit=4), W2) == []  # these two gather in turn
+    assert sequences(tick(core, 0.63), W2) == [12, 13]
+
+
+def test_frame_that_ends_while_it_gathers_is_not_sent() -> None:
+    core = ready_source(credit=100, drop=False, waiting_max=64, send_wait_s=1.0, deadline_s=0.5)
+    offer(core, 0, 0.1, count=BUSY_FRAMES)
+    offer(core, 8, 0.2)
+    assert sequences(tick(core, 0.9)) == []
+
+
 def test_frames_in_flight_are_bounded() -> None:
     core = ready_source(in_flight_max=2, drop=False, waiting_max=8)
     assert sequences(offer(core, 0, 0.1, count=4)) == [0, 1]
@@ -178,7 +220,8 @@ def test_frame_waits_for_the_admission_interval() -> None:
 
 
 def test_interval_sets_the_rate() -> None:
-    core = ready_source(interval_s=0.25, credit=100, drop=False, waiting_max=64, attempt_timeout_s=60.0)
+    settings: dict[str, Any] = {"drop": False, "waiting_max": 64, "attempt_timeout_s": 60.0, "send_wait_s": 0.0}
+    core = ready_source(interval_s=0.25, credit=100, **settings)
     admitted_at = [0.0] * len(sequences(offer(core, 0, 0.0, count=16)))
     for step in range(1, 200):
         now = step / 100

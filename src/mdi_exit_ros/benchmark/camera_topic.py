@@ -58,7 +58,7 @@ def camera_run(
         raise MdiExitError(f"{program} is missing: it comes with a checkout, run this from one")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        environment = node_environment(threads=1, here_only=True, domain_id=None, log_folder=folder)
+        environment = node_environment(here_only=True, domain_id=None, log_folder=folder)
         graph = _Process(
             "graph",
             folder,

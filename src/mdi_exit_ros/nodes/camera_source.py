@@ -12,6 +12,7 @@ from typing import Any, assert_never
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.time import Time
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
 from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
@@ -27,10 +28,10 @@ from mdi_exit_ros.nodes.conversions import (
     worker_report_from_message,
 )
 from mdi_exit_ros.nodes.images.inputs import CameraFrame, TopicInput, is_live, open_input
-from mdi_exit_ros.nodes.images.reader import Pace, Reader
+from mdi_exit_ros.nodes.images.reader import Arrivals, Pace, Reader
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
-from mdi_exit_ros.nodes.serialized import NewestOfEach, deserialized, leading_string
+from mdi_exit_ros.nodes.serialized import SENDERS_MAX, NewestOfEach, deserialized, leading_string
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
@@ -102,7 +103,7 @@ class CameraSource(CoreNode):
             base = self.resolve_topic_name(IMAGE.name)
             topic = IMAGE if config.image_transport == "raw" else compressed(base)
             self._image_topic = self.resolve_topic_name(topic.name)
-            self.open_subscription(topic, self._input.put, overridable=True)
+            self.open_subscription(topic, self._on_image, overridable=True)
         self.get_logger().info(f"{self.cluster_name}: {config.input}, home worker {config.entries[0]}")
 
     def start(self) -> SourceCore:
@@ -123,11 +124,15 @@ class CameraSource(CoreNode):
         self._pace = Pace(self.config.rate_hz if paced else 0.0)
         self._asks = not self.settings.drop or not (paced or self._input.live)
         height, width, _ = self.card.input_shape
-        self._reader = Reader(
-            self._input, (height, width), limit=self.config.frames, loop=self.config.loop, ready=self.wake
-        )
+        size, limit = (height, width), self.config.frames
+        self._reader: Reader | Arrivals
+        self._reader_thread = None
+        if isinstance(self._input, TopicInput):
+            self._reader = Arrivals(size, limit=limit)
+        else:
+            self._reader = Reader(self._input, size, limit=limit, loop=self.config.loop, ready=self.wake)
+            self._reader_thread = self.run_thread(self._reader.loop, name="reader")
         self._steady = summary.SteadyRate(self._reader.total)
-        self._reader_thread = self.run_thread(self._reader.loop, name="reader")
         return SourceCore(
             SourceSetup(
                 me=self._me,
@@ -142,7 +147,8 @@ class CameraSource(CoreNode):
     def halt(self, core: Core) -> None:
         """Ends the reader thread and writes the summary."""
         self._reader.stop()
-        self._reader_thread.join(2.0)
+        if self._reader_thread is not None:
+            self._reader_thread.join(2.0)
         if self.config.summary_path and isinstance(core, SourceCore):
             summary.write(self._summary(core), Path(self.config.summary_path).expanduser())
 
@@ -172,8 +178,19 @@ class CameraSource(CoreNode):
             except MessageError as error:
                 self.say_once(f"report:{message.name}", f"dropped: {error}")
                 continue
+            self._workers.pop(message.name, None)
             self._workers[message.name] = message
+            if len(self._workers) > SENDERS_MAX:
+                del self._workers[next(iter(self._workers))]
             self.step(report)
+
+    def _on_image(self, message: Image | CompressedImage) -> None:
+        assert isinstance(self._input, TopicInput)
+        frame = self._input.frame(message)
+        with self.condition:
+            if self.core is not None and isinstance(self._reader, Arrivals):
+                self._reader.put(frame)
+                self.settle()
 
     def _on_policy(self, message: Policy) -> None:
         self.feed(policy_from_message(message, self.card.num_segments))

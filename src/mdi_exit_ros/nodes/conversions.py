@@ -116,6 +116,8 @@ def tasks_from_message(message: Any, now: float, num_segments: int) -> TasksRece
     """
     with _fields_of("TaskBatch", message.sender):
         source = PeerId(message.source, message.source_incarnation)
+        if len(message.sequence) > codec.ROWS_MAX:
+            raise ValueError(f"expected at most {codec.ROWS_MAX} frames in a batch, got {len(message.sequence)}")
         _check_counts(sent_total=message.sent_total)
         _check_numbers(stamp=message.stamp)
         if len(message.sequence) and not 1 <= message.next_segment <= num_segments:

@@ -113,6 +113,12 @@ class CoreNode(LifecycleNode):
             self._last_words.append(publisher)
         return publisher
 
+    def close_publisher(self, publisher: Publisher[Any]) -> None:
+        """Takes back what `open_publisher` made."""
+        if publisher in self._last_words:
+            self._last_words.remove(publisher)
+        self.destroy_publisher(publisher)
+
     def open_subscription(
         self, topic: Topic, callback: Callable[[Any], None], *, overridable: bool = False, raw: bool = False
     ) -> None:

@@ -45,7 +45,8 @@ from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
 
 MEMORY_POLL_S = 1.0
 PATIENCE_S = 10.0  # without a source, after which the node says so
-SOURCES_MAX = 1024
+SOURCES_MAX = 64  # answered at once; a publisher takes milliseconds to make and 50 KB
+SOURCE_SILENT_S = 10.0  # after which a source's publisher is taken back
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +81,7 @@ class SegmentWorker(CoreNode):
         self.settings = declare(self, WorkerSettings)
         self._tensors = TensorStore()
         self._results: dict[str, Publisher[Any]] = {}
+        self._heard_at: dict[str, float] = {}
         self._measured_at = float("-inf")
         self._rss_bytes = 0
 
@@ -115,7 +117,9 @@ class SegmentWorker(CoreNode):
         )
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
-        self.open_subscription(self.topics.tasks(self.cluster_name), self._on_tasks, raw=True)
+        self.open_subscription(
+            self.topics.tasks(self.cluster_name, self.settings.queue_capacity), self._on_tasks, raw=True
+        )
         self.open_subscription(self.topics.workers, self._on_worker)
         self.open_subscription(self.topics.sources, self._on_source)
         self.open_subscription(self.topics.policy_in, self._on_policy)
@@ -138,6 +142,7 @@ class SegmentWorker(CoreNode):
     def close(self) -> None:
         """Forgets the publishers that are gone."""
         self._results.clear()
+        self._heard_at.clear()
 
     # ---- messages in -----------------------------------------------------------------------------------------
 
@@ -166,8 +171,13 @@ class SegmentWorker(CoreNode):
         report = source_report_from_message(message)
         with self.condition:
             name = report.source.name
-            if name not in self._results and len(self._results) < SOURCES_MAX:
+            if name not in self._results:
+                if len(self._results) >= SOURCES_MAX:
+                    # Unheard it gets no credit, so that no answer to it is lost.
+                    self.say_once("sources", f"{name} is not heard: {SOURCES_MAX} sources are already")
+                    return
                 self._results[name] = self.open_publisher(self.topics.results(name), last_words=True)
+            self._heard_at[name] = time.monotonic()
             self.feed(report)
 
     def _on_policy(self, message: Policy) -> None:
@@ -219,6 +229,9 @@ class SegmentWorker(CoreNode):
         if now >= self._measured_at + MEMORY_POLL_S:
             self._measured_at = now
             self._rss_bytes = psutil.Process().memory_info().rss
+            for name in [each for each, at in self._heard_at.items() if now - at > SOURCE_SILENT_S]:
+                del self._heard_at[name]
+                self.close_publisher(self._results.pop(name))
             if not self._results and now >= self._patient_until:
                 self._patient_until = now + 3 * PATIENCE_S
                 topic = self.topics.sources.name

@@ -24,8 +24,8 @@ from mdi_exit_ros.task import NAME_MAX, NAMESPACE
 
 PEERS_MAX = 32  # nodes of a kind in one cluster
 STATUS_DEPTH = 4 * PEERS_MAX
-# Both depths exceed the credit that a receiver gives out, so that reliable keep-last overwrites nothing.
-TASKS_DEPTH = 4096 + STATUS_DEPTH  # the largest queue_capacity, and batches that open streams
+# Depths of tasks and results exceed the credit that is given out, so that reliable keep-last overwrites nothing.
+ROOM_MAX = 4096  # the largest queue_capacity; to it come batches that open streams
 RESULTS_DEPTH = 8192  # frames of one source that are in flight, each in several attempts
 
 
@@ -46,7 +46,7 @@ def _latched(depth: int) -> QoSProfile:
 
 
 # In the robot's namespace; names are relative and may be remapped.
-IMAGE = Topic("image", Image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
+IMAGE = Topic("image", Image, QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT))
 CLASSIFICATION = Topic("classification", Classification, _reliable(10))
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, _reliable(10))
 
@@ -70,9 +70,9 @@ class ClusterTopics:
         self.policy_in = Topic(f"{self._base}policy", Policy, _latched(PEERS_MAX))
         self.cluster = Topic(f"{self._base}cluster", ClusterStatus, _reliable(10))
 
-    def tasks(self, worker: str) -> Topic:
-        """Where the named worker takes tasks."""
-        return Topic(f"{self._base}{_checked(worker)}/tasks", TaskBatch, _reliable(TASKS_DEPTH))
+    def tasks(self, worker: str, room: int = ROOM_MAX) -> Topic:
+        """Where the named worker takes tasks; its own end keeps no more batches than the frames it has `room` for."""
+        return Topic(f"{self._base}{_checked(worker)}/tasks", TaskBatch, _reliable(room + STATUS_DEPTH))
 
     def results(self, source: str) -> Topic:
         """Where the named source takes answers."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 from collections import deque
+from itertools import islice
 from typing import Any, Literal, assert_never
 
 from mdi_exit_ros.parameter import parameter
@@ -34,6 +35,8 @@ HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never hear
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
 RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
 OFFER_SMOOTHING = 0.1
+BUSY_FRAMES = 8  # under way, from which newly admitted frames gather
+ENOUGH_FRAMES = 16  # gathered, from which they are sent at once
 FORGET_WORKER_S = 5.0  # silence after which a worker has to open its stream of answers anew
 WORKERS_MAX = 1024  # whose answers are heard; others are heard when some have been forgotten
 _FINAL_REASONS = frozenset({Reason.EXPIRED, Reason.NO_HOLDER, Reason.BAD_INPUT})
@@ -70,6 +73,9 @@ class SourceSettings:
         30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
     )
     send_batch_max: int = parameter(64, "most frames sent in one batch", unit="frames", low=1, high=256)
+    send_wait_s: float = parameter(
+        0.01, "how long frames gather for one batch while others are under way", unit="s", low=0.0, high=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +113,8 @@ class SourceCore:
         self._ledger = FrameLedger(setup.num_segments)
         self._waiting: deque[OpenFrame] = deque()
         self._retries: deque[OpenFrame] = deque()
+        self._gathered: list[Task] = []  # attempts begun and not yet sent
+        self._gathered_until = float("inf")
         self._timeouts: list[tuple[float, int, int]] = []  # due, sequence, attempt
         self._entries = {
             name: Receiver(
@@ -181,6 +189,8 @@ class SourceCore:
         deadline = self._reported_at + self._settings.status_interval_s
         if self._timeouts:
             deadline = min(deadline, self._timeouts[0][0])
+        if self._gathered and self._gathered_until > self._handled_at:
+            deadline = min(deadline, self._gathered_until)
         if self._waiting and self._next_admission_at > self._handled_at:
             deadline = min(deadline, self._next_admission_at)
         return deadline
@@ -323,30 +333,48 @@ class SourceCore:
                 self._close(self._waiting.popleft(), Status.REFUSED, Reason.NO_WORKER, now)
         if outbound is None:
             return
-        sending: list[Task] = []
         room = outbound.available
-        while self._retries and len(sending) < room:
+        while self._retries and len(self._gathered) < room:
             frame = self._retries.popleft()
             frame.retry_due = False
             if frame.sequence in self._ledger.open and self._budget >= 1:
                 frame.attempt += 1
                 self._ledger.retries += 1
-                sending.append(self._start(frame, now))
+                self._gather(frame, now)
         interval = self._interval_s
         while (
             self._waiting
-            and len(sending) < room
+            and len(self._gathered) < room
             and now >= self._next_admission_at
             and self._ledger.in_flight < self._settings.in_flight_max
         ):
             frame = self._waiting.popleft()
             self._next_admission_at = max(self._next_admission_at, now - CATCH_UP_S) + interval
             self._ledger.admit(frame, now, self._settings.deadline_s)
-            sending.append(self._start(frame, now))
-        for start in range(0, len(sending), self._settings.send_batch_max):
-            batch = tuple(sending[start : start + self._settings.send_batch_max])
+            self._gather(frame, now)
+        self._send(outbound, now)
+
+    def _send(self, outbound: Outbound, now: float) -> None:
+        """Sends what has gathered, when it is enough, has waited long enough, or nothing else is under way."""
+        under_way = self._ledger.in_flight - len(self._gathered)
+        if now < self._gathered_until and under_way >= BUSY_FRAMES and len(self._gathered) < ENOUGH_FRAMES:
+            return
+        still_open = (task for task in self._gathered if self._is_open(task))
+        while batch := tuple(islice(still_open, min(self._settings.send_batch_max, outbound.available))):
             outbound.sent += len(batch)
             self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, batch))
+        self._gathered = list(still_open)  # left where the credit is of another worker than when they gathered
+        self._gathered_until = now
+
+    def _is_open(self, task: Task) -> bool:
+        """Whether the task is the newest attempt at a frame that has no end yet."""
+        frame = self._ledger.open.get(task.frame.sequence)
+        return frame is not None and frame.attempt == task.attempt
+
+    def _gather(self, frame: OpenFrame, now: float) -> None:
+        if not self._gathered:
+            self._gathered_until = now + self._settings.send_wait_s
+        self._gathered.append(self._start(frame, now))
 
     def _start(self, frame: OpenFrame, now: float) -> Task:
         self._look_again(frame, now + self._settings.attempt_timeout_s)

@@ -44,7 +44,7 @@ class CameraFrame(NamedTuple):
 
 
 class ImageInput(Protocol):
-    """A camera.
+    """A camera that is read.
 
     Attributes:
         live: frames come when they come; a finite input waits until it is asked.
@@ -66,7 +66,7 @@ def is_live(name: str) -> bool:
     return name == TOPIC or _DEVICE.fullmatch(name) is not None
 
 
-def open_input(name: str, class_names: Sequence[str]) -> ImageInput:
+def open_input(name: str, class_names: Sequence[str]) -> ImageInput | TopicInput:
     """The input that `name` stands for.
 
     Raises:
@@ -252,33 +252,16 @@ def _captured(capture: cv2.VideoCapture, stop: threading.Event, name: str) -> It
 
 
 class TopicInput:
-    """Camera messages; of those that come while one is decoded, the newest wins."""
+    """Camera messages, turned into frames as they come."""
 
     live = True
     total = 0
     content_hash = ""
 
-    def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._message: Any = None
-
-    def put(self, message: Any) -> None:
-        """Takes a message from the executor's thread; returns at once."""
-        with self._condition:
-            self._message = message
-            self._condition.notify()
-
-    def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
-        """Messages until stopped."""
-        while not stop.is_set():
-            with self._condition:
-                if self._message is None:
-                    self._condition.wait(0.1)
-                message, self._message = self._message, None
-            if message is None:
-                continue
-            name = f"image of {message.header.frame_id or 'an unnamed camera'}"
-            try:
-                yield CameraFrame(from_message(message, name), header=message.header)
-            except DataError as error:
-                yield CameraFrame(None, str(error), header=message.header)
+    def frame(self, message: Any) -> CameraFrame:
+        """The frame of an Image or CompressedImage."""
+        name = f"image of {message.header.frame_id or 'an unnamed camera'}"
+        try:
+            return CameraFrame(from_message(message, name), header=message.header)
+        except DataError as error:
+            return CameraFrame(None, str(error), header=message.header)

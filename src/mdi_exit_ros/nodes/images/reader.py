@@ -105,6 +105,45 @@ class Reader:
             self._ready()
 
 
+class Arrivals:
+    """Frames that come by themselves, resized, in the place of a Reader.
+
+    Args:
+        size: (H, W) of the network's input.
+        limit: frames to take in all; 0 for all that come.
+    """
+
+    def __init__(self, size: tuple[int, int], *, limit: int) -> None:
+        self.total = limit
+        self._size = size
+        self._ahead: deque[CameraFrame] = deque()
+        self._taken = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the last frame has been taken."""
+        return 0 < self.total == self._taken
+
+    def put(self, frame: CameraFrame) -> None:
+        """Takes in a frame; beyond the limit it is dropped."""
+        if not self.total or self._taken + len(self._ahead) < self.total:
+            if frame.image is not None:
+                frame = frame._replace(image=resize(frame.image, *self._size))
+            self._ahead.append(frame)
+
+    def peek(self) -> CameraFrame | None:
+        """The next frame without taking it; None when none is there."""
+        return self._ahead[0] if self._ahead else None
+
+    def take(self) -> CameraFrame:
+        """Takes the frame that `peek` showed."""
+        self._taken += 1
+        return self._ahead.popleft()
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
 class Pace:
     """When frames are due: at a constant rate (Hz), or always when it is 0."""
 
