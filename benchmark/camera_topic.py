@@ -36,7 +36,7 @@ RAMP_S = 1.0  # at full rate before it counts
 FILL_S = 0.001  # between two images that no answer has let go
 LOOK_S = 0.02  # between two looks whether images were lost
 GIVE_UP_S = 1.0  # without an answer, after which an image counts as lost and another may go
-IMAGES_DEPTH = 10
+IMAGES_DEPTH = 1024  # more than are ever in flight: what is lost, is lost at the source
 LISTENING_DEPTH = 1024  # more than are ever in flight: no answer is lost here
 
 

@@ -18,6 +18,14 @@ from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.runner.launching import node_environment
 
 NAMESPACE = "/camera_topic"
+# Of a camera whose images shall all be answered: nothing is overwritten on the way, nothing refused for a newer one.
+PARAMETERS = """/**:
+  ros__parameters:
+    waiting_max: {depth}
+    qos_overrides:
+      {namespace}/image:
+        subscription: {{reliability: reliable, depth: {depth}}}
+"""
 LOW_RATE_HZ = 20.0
 TIMEOUT_S = 150.0  # beyond the time to measure: start of the cluster, warm-up and end
 STOP_TIMEOUT_S = 30.0
@@ -58,12 +66,15 @@ def camera_run(
         raise MdiExitError(f"{program} is missing: it comes with a checkout, run this from one")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        parameters = folder / "parameters.yaml"
+        parameters.write_text(PARAMETERS.format(namespace=NAMESPACE, depth=2 * in_flight), encoding="utf-8")
         environment = node_environment(here_only=True, domain_id=None, log_folder=folder)
         graph = _Process(
             "graph",
             folder,
             [
                 *("-m", "mdi_exit_ros.cli.main", "run", "--input", "topic", "--namespace", NAMESPACE),
+                *("--params-file", str(parameters)),
                 *("--topology", work.topology, "--strategy", work.strategy, "--model", work.model),
                 *("--backend", work.backend, "--precision", work.precision, *extra),
             ],
