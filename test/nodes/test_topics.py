@@ -33,9 +33,9 @@ def test_late_joiners_get_the_policy_of_every_controller():
     assert cluster.workers.qos.depth >= 4 * topics.PEERS_MAX
 
 
-def test_any_camera_is_heard_through_a_short_queue_and_names_are_relative():
+def test_newest_image_wins_and_names_are_relative():
     assert topics.IMAGE.qos.reliability is ReliabilityPolicy.BEST_EFFORT
-    assert topics.IMAGE.qos.depth == 10
+    assert topics.IMAGE.qos.depth == 1
     assert not topics.IMAGE.name.startswith("/")
     assert topics.compressed("/robot1/camera").name == "/robot1/camera/compressed"
 

@@ -20,7 +20,7 @@ import psutil
 from mdi_exit_ros.errors import MdiExitError
 
 RUN_TIMEOUT_S = 300.0
-SAMPLE_S = 0.2
+SAMPLE_S = 0.5
 PEAK_REFUSED_SHARE = 0.05  # ros2_benchmark: the peak is the highest rate at which fewer frames are dropped
 PEAK_STEPS = 5
 PEAK_DURATION_S = 6.0

@@ -46,7 +46,7 @@ def _latched(depth: int) -> QoSProfile:
 
 
 # In the robot's namespace; names are relative and may be remapped.
-IMAGE = Topic("image", Image, QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT))
+IMAGE = Topic("image", Image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
 CLASSIFICATION = Topic("classification", Classification, _reliable(10))
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, _reliable(10))
 
