@@ -29,6 +29,7 @@ from mdi_exit_ros.benchmark.bare import archive_files
 from mdi_exit_ros.images import decode
 from mdi_exit_ros.nodes.entry import make_executor, spin_for
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE
+from mdi_exit_ros.resources import sample_archive
 
 JOIN_TIMEOUT_S = 60.0
 WARM_UP_HZ, WARM_UP_S = 50.0, 2.0
@@ -185,7 +186,9 @@ class Measurement:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--namespace", default="", help="of `image` and `classification`")
-    parser.add_argument("--archive", type=Path, required=True, metavar="ZIP", help="images to publish")
+    parser.add_argument(
+        "--archive", type=Path, default=sample_archive(), metavar="ZIP", help="images to publish  [the shipped ones]"
+    )
     parser.add_argument("--in-flight", type=int, default=64, help="images in flight at full rate  [%(default)s]")
     parser.add_argument("--seconds", type=float, default=5.0, help="at full rate  [%(default)s]")
     parser.add_argument("--low-rate", type=float, default=20.0, metavar="HZ", help="[%(default)s]")

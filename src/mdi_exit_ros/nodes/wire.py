@@ -150,7 +150,8 @@ class Wire:
         kinds: dict[str, str] = kind.get_fields_and_field_types()
         self._fields = list(_fields(kinds, blobs))
         self._make: Callable[[list[Any]], Any] = namedtuple(kind.__name__, kinds)._make  # type: ignore[attr-defined]
-        self._defaults = {name: getattr(kind(), name) for name in kinds} | dict.fromkeys(blobs, ())
+        blank = kind()
+        self._defaults = {name: getattr(blank, name) for name in kinds} | dict.fromkeys(blobs, ())
 
     def write(self, **fields: Any) -> bytes:
         """The message with those fields, the others at their defaults.
