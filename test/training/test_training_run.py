@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,15 +14,28 @@ import torch
 from click.testing import CliRunner
 
 from mdi_exit_ros.cli.train import train
-from mdi_exit_ros.errors import ConfigurationError, DataError
+from mdi_exit_ros.errors import ConfigurationError, DataError, ModelError
+from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.backbones import torchvision_module
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.model.checkpoint import load_network
+from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.augmentation import augment
-from mdi_exit_ros.training.loop import TrainingOptions, learning_rate_factor
-from mdi_exit_ros.training.session import train_model
+from mdi_exit_ros.training.checkpoint import CHECKPOINT_NAME
+from mdi_exit_ros.training.loop import TrainingOptions, _stride_after_depthwise, learning_rate_factor
+from mdi_exit_ros.training.session import TrainingRun, train_model
+from mdi_exit_ros.training.start import StartingPoint, starting_point
 
 OPTIONS = TrainingOptions(epochs=2, seed=5, batch_size=25)
-
+RUN = TrainingRun(
+    name="tiny",
+    architecture=ARCHITECTURES["mobilenetv2"],
+    data="",
+    validation_size=20,
+    options=OPTIONS,
+    start=None,
+    command="mdi-exit train",
+)
 
 ArchiveWriter = Callable[[Path, dict[str, bytes]], Path]
 
@@ -28,7 +44,7 @@ class Interrupted(Exception):
     pass
 
 
-def run(archive: Path, out: Path, *, resume: bool = False, stop_after: int = 99) -> list[str]:
+def run(archive: Path, out: Path, *, resume: bool = False, stop_after: int = 99, **changes: Any) -> list[str]:
     said: list[str] = []
 
     def say(line: str) -> None:
@@ -37,14 +53,10 @@ def run(archive: Path, out: Path, *, resume: bool = False, stop_after: int = 99)
             raise Interrupted
 
     train_model(
-        data=str(archive),
-        architecture_name="mobilenetv2",
-        options=OPTIONS,
-        validation_size=20,
+        dataclasses.replace(RUN, data=str(archive), **changes),
         out_directory=out,
         resume=resume,
         threads=1,
-        command="mdi-exit train",
         on_step=lambda epoch, step, steps, loss: None,
         say=say,
     )
@@ -83,7 +95,7 @@ def test_verb_trains_and_refuses_to_resume_with_other_options(tiny_archive: Path
     result = CliRunner().invoke(train, [*arguments, "--epochs", "1"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "--data tiny.zip --architecture mobilenetv2 --epochs 1" in load_card(tmp_path / "model").training.command
-    with pytest.raises(ConfigurationError, match=r"made with other options \(epochs\)"):
+    with pytest.raises(ConfigurationError, match=r"made by another run \(epochs 1, now 3\)"):
         CliRunner().invoke(train, [*arguments, "--epochs", "3", "--resume"], catch_exceptions=False)
 
 
@@ -108,23 +120,114 @@ def test_nothing_to_resume_and_unknown_architecture_are_named(tiny_archive: Path
         )
 
 
-def test_too_few_classes_are_refused(pictures: dict[str, bytes], tmp_path: Path, write_archive: ArchiveWriter) -> None:
+def test_the_classes_are_those_of_the_images(
+    pictures: dict[str, bytes], tmp_path: Path, write_archive: ArchiveWriter
+) -> None:
     cats = {name: content for name, content in pictures.items() if "/cat/" in name or "/dog/" in name}
-    with pytest.raises(DataError, match="tells 10 classes apart, but .* has 2: cat, dog"):
-        run(write_archive(tmp_path / "cats.zip", cats), tmp_path / "model")
+    options = dataclasses.replace(OPTIONS, batch_size=10, epochs=1)
+    run(write_archive(tmp_path / "cats.zip", cats), tmp_path / "model", options=options, validation_size=4)
+    card = load_card(tmp_path / "model")
+    assert card.class_names == ("cat", "dog")
+    assert load_network(card)[1].exit.classifier.out_features == 2
+
+
+def test_a_run_can_start_from_another_models_weights(trained: Path, tiny_archive: Path, tmp_path: Path) -> None:
+    start = starting_point(str(trained), SegmentedNetwork(RUN.architecture), "mobilenet_v2")
+    options = dataclasses.replace(OPTIONS, epochs=1, peak_learning_rate=0.0)
+    said = run(tiny_archive, tmp_path, options=options, start=start)
+    assert said[0].startswith("started from tiny ")
+    card = load_card(tmp_path)
+    assert card.training.started_from == start.name
+    ours, theirs = load_network(card).state_dict(), load_network(load_card(trained)).state_dict()
+    assert torch.equal(ours["segments.0.layers.1.0.weight"], theirs["segments.0.layers.1.0.weight"])
+    with pytest.raises(ConfigurationError, match="made by another run .*start"):
+        run(tiny_archive, tmp_path, options=options, resume=True)
+
+
+def test_weights_of_another_backbone_are_no_start(tmp_path: Path) -> None:
+    stranger = StartingPoint("a stranger", {"conv.weight": torch.zeros(3)})
+    with pytest.raises(ModelError, match="no weight of a stranger fits"):
+        stranger.fill(SegmentedNetwork(RUN.architecture))
+
+
+def test_torchvisions_weights_start_the_same_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = torchvision_module("models").MobileNetV2()
+    weights = torchvision_module("models").MobileNet_V2_Weights.DEFAULT
+    monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: network.state_dict())
+    ours = SegmentedNetwork(RUN.architecture)
+    said = starting_point("torchvision", ours, "mobilenet_v2").fill(ours)
+    assert said.startswith("started from torchvision's mobilenet_v2: 312 of")
+    frames = torch.rand(2, 3, 64, 64)
+    network.eval(), ours.eval()
+    layers = [layer for segment in ours.segments for layer in segment.layers][1:]
+    for layer in layers:
+        for convolution in layer.modules():
+            if isinstance(convolution, torch.nn.Conv2d):
+                convolution.stride = (1, 1)
+    for layer in network.features.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            layer.stride = (1, 1)
+    with torch.inference_mode():
+        assert torch.allclose(torch.nn.Sequential(*layers)(frames), network.features(frames), atol=1e-4)
+
+
+def test_torchvisions_weights_that_cannot_be_had_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    with pytest.raises(ModelError, match="torchvision's weights of mobilenet_v2 cannot be had"):
+        starting_point("torchvision", SegmentedNetwork(RUN.architecture), "mobilenet_v2")
+    with pytest.raises(ModelError, match="torchvision has no weights for 'other'"):
+        starting_point("torchvision", SegmentedNetwork(RUN.architecture), "other")
+
+
+def test_half_precision_strides_give_the_same_output() -> None:
+    architecture = ARCHITECTURES["mobilenetv2"]
+    torch.manual_seed(1)
+    plain, changed = SegmentedNetwork(architecture), SegmentedNetwork(architecture)
+    changed.load_state_dict(plain.state_dict())
+    _stride_after_depthwise(changed)
+    frames = torch.randint(0, 255, (2, 32, 32, 3), dtype=torch.uint8)
+    for ours, theirs in zip(changed.eval()(frames), plain.eval()(frames), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-4)
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps({"epoch": 1})])
+def test_a_file_that_is_no_checkpoint_is_named(content: bytes, tiny_archive: Path, tmp_path: Path) -> None:
+    (tmp_path / CHECKPOINT_NAME).write_bytes(content)
+    with pytest.raises(ConfigurationError, match="is not a whole checkpoint"):
+        run(tiny_archive, tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_seed_is_refused(tiny_archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tiny_archive, tmp_path, stop_after=1)
+    with pytest.raises(ConfigurationError, match="made by another run .*seed 5, now 6"):
+        run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, seed=6))
 
 
 def test_augmentation_keeps_every_pixel_real() -> None:
     frames = torch.arange(2 * 8 * 8 * 3, dtype=torch.uint8).view(2, 8, 8, 3)
     assert torch.equal(
-        augment(frames, padding=0, generator=torch.Generator().manual_seed(2))[0].sort(1).values,
+        augment(frames, padding=0, cutout=0, generator=torch.Generator().manual_seed(2))[0].sort(1).values,
         frames[0].sort(1).values,
     )
-    shifted = augment(frames, padding=3, generator=torch.Generator().manual_seed(2))
+    shifted = augment(frames, padding=3, cutout=0, generator=torch.Generator().manual_seed(2))
     assert shifted.shape == frames.shape
     assert set(shifted[0].flatten().tolist()) <= set(frames[0].flatten().tolist())
-    again = augment(frames, padding=3, generator=torch.Generator().manual_seed(2))
+    again = augment(frames, padding=3, cutout=0, generator=torch.Generator().manual_seed(2))
     assert torch.equal(shifted, again)
+
+
+def test_cutout_hides_one_square_behind_the_mean_colour() -> None:
+    frames = torch.zeros(64, 16, 16, 3, dtype=torch.uint8)
+    frames[:, :, ::2] = 200
+    cut = augment(frames, padding=0, cutout=4, generator=torch.Generator().manual_seed(2))
+    hidden = (cut == 100).all(dim=3)
+    assert hidden.flatten(1).sum(dim=1).tolist() == pytest.approx([16] * 64, abs=12)
+    assert hidden.flatten(1).sum(dim=1).max() == 16
+    for square in hidden:
+        rows, columns = square.any(dim=1).nonzero(), square.any(dim=0).nonzero()
+        assert square.sum() == len(rows) * len(columns)
 
 
 def test_learning_rate_rises_and_falls_to_zero() -> None:

@@ -11,9 +11,18 @@ import click
 @click.command(short_help="Train a multi-exit network and write a model directory.")
 @click.option("--data", required=True, help="Zip archive or folder of <split>/<class>/<image>, or torchvision:DIR.")
 @click.option("--architecture", default="mobilenetv2", show_default=True, help="Network to train.")
-@click.option("--epochs", default=24, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
+@click.option("--start-from", help="Model whose weights to start with, or torchvision for its ImageNet weights.")
+@click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
 @click.option("--seed", default=1, show_default=True, type=int, help="Decides the split, the weights and the order.")
-@click.option("--batch-size", default=128, show_default=True, type=click.IntRange(min=1))
+@click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
+@click.option(
+    "--precision",
+    default="fp32",
+    show_default=True,
+    type=click.Choice(["fp32", "bf16"]),
+    help="Of activations; bf16 is faster on processors and GPUs that compute in it.",
+)
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--validation-size",
     default=5000,
@@ -29,9 +38,12 @@ import click
 def train(
     data: str,
     architecture: str,
+    start_from: str | None,
     epochs: int,
     seed: int,
     batch_size: int,
+    precision: str,
+    device: str,
     validation_size: int,
     out_directory: Path,
     resume: bool,
@@ -40,14 +52,24 @@ def train(
     """Train a multi-exit network and write a model directory."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    from mdi_exit_ros.errors import ConfigurationError
+    from mdi_exit_ros.model.architecture import ARCHITECTURES
+    from mdi_exit_ros.model.segment import SegmentedNetwork
     from mdi_exit_ros.training.loop import TrainingOptions
-    from mdi_exit_ros.training.session import train_model
+    from mdi_exit_ros.training.session import TrainingRun, train_model
+    from mdi_exit_ros.training.start import starting_point
 
-    options = TrainingOptions(epochs=epochs, seed=seed, batch_size=batch_size)
+    if architecture not in ARCHITECTURES:
+        raise ConfigurationError(
+            f"unknown architecture {architecture!r}: expected one of {', '.join(sorted(ARCHITECTURES))}"
+        )
+    network = ARCHITECTURES[architecture]
+    options = TrainingOptions(epochs=epochs, seed=seed, batch_size=batch_size, precision=precision)
     # the card names the archive, not where it lay on this computer
     command = (
         f"mdi-exit train --data {Path(data).name} --architecture {architecture} --epochs {epochs} --seed {seed} "
-        f"--batch-size {batch_size} --validation-size {validation_size}"
+        f"--batch-size {batch_size} --precision {precision} --validation-size {validation_size}"
+        + (f" --start-from {start_from}" if start_from else "")
     )
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         bar = progress.add_task("reading images", total=None)
@@ -56,14 +78,19 @@ def train(
             progress.update(bar, description=f"epoch {epoch}/{epochs} loss {loss:.3f}", completed=step, total=steps)
 
         train_model(
-            data=data,
-            architecture_name=architecture,
-            options=options,
-            validation_size=validation_size,
+            TrainingRun(
+                name=architecture,
+                architecture=network,
+                data=data,
+                validation_size=validation_size,
+                options=options,
+                start=starting_point(start_from, SegmentedNetwork(network), network.backbone) if start_from else None,
+                command=command,
+            ),
             out_directory=out_directory,
             resume=resume,
             threads=threads,
-            command=command,
+            device=device,
             on_step=show_step,
             say=progress.console.print,
         )

@@ -19,7 +19,7 @@ class Architecture:
         exit_hidden_channels: Width of each exit's hidden convolution; None for an exit without one.
         num_classes: Number of classes.
         input_shape: Frame (H, W, 3), uint8 RGB.
-        stem_stride: Stride of the first convolution.
+        strides: Stride of the stem and of each stage of the backbone; their product shrinks the image.
         dropout: Share of the pooled features dropped in training, at exits without a hidden convolution.
         pixel_mean: Mean per colour, of pixels in [0, 1].
         pixel_std: Standard deviation per colour, of pixels in [0, 1].
@@ -28,9 +28,9 @@ class Architecture:
     backbone: str
     cuts: tuple[int, ...]
     exit_hidden_channels: tuple[int | None, ...]
+    strides: tuple[int, ...]
     num_classes: int = 10
     input_shape: tuple[int, int, int] = (32, 32, 3)
-    stem_stride: int = 1
     dropout: float = 0.1
     pixel_mean: tuple[float, float, float] = CIFAR_MEAN
     pixel_std: tuple[float, float, float] = CIFAR_STD
@@ -41,5 +41,6 @@ ARCHITECTURES = {
         backbone="mobilenet_v2",
         cuts=(4, 7, 11, 14, 19),
         exit_hidden_channels=(64, 128, 128, 128, None),
+        strides=(1, 1, 2, 2, 1, 1, 2, 1),
     )
 }

@@ -45,6 +45,7 @@ class TrainingRecord(_Frozen):
     data: str
     data_hash: str
     command: str
+    started_from: str | None = None
     seed: int
     epochs: int
     training_images: int

@@ -55,7 +55,7 @@ class SegmentedNetwork(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
-        layers = backbone_layers(architecture.backbone, stem_stride=architecture.stem_stride)
+        layers = backbone_layers(architecture.backbone, strides=architecture.strides)
         cuts = architecture.cuts
         if cuts[-1] != len(layers):
             raise ModelError(

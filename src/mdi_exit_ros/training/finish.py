@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ThresholdPoint, TrainingRecord
 from mdi_exit_ros.model.checkpoint import feature_shapes, save_weights
 from mdi_exit_ros.model.cost import segment_costs
@@ -27,7 +27,7 @@ ACCURACY_GIVEN_UP = 0.002
 def write_model(
     *,
     network: SegmentedNetwork,
-    architecture_name: str,
+    architecture: Architecture,
     name: str,
     data: str,
     test: LabelledImages,
@@ -35,6 +35,7 @@ def write_model(
     validation: LabelledImages,
     epochs: int,
     seed: int,
+    started_from: str | None,
     command: str,
     out_directory: Path,
     say: Callable[[str], None],
@@ -43,7 +44,6 @@ def write_model(
 
     The default thresholds are the cheapest that lose at most 0.2 points of accuracy against the last exit alone.
     """
-    architecture = ARCHITECTURES[architecture_name]
     network.eval()
     logits = exit_logits(network, validation.images)
     temperatures = tuple(calibration.fit_temperature(answer, validation.labels) for answer in logits)
@@ -83,6 +83,7 @@ def write_model(
             data=Path(data).name,
             data_hash=validation.data_hash,
             command=command,
+            started_from=started_from,
             seed=seed,
             epochs=epochs,
             training_images=training_images,

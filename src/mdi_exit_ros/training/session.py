@@ -6,106 +6,131 @@ from __future__ import annotations
 import ctypes
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from mdi_exit_ros.errors import ConfigurationError, DataError
-from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.model.segment import SegmentedNetwork
+from mdi_exit_ros.training.checkpoint import CHECKPOINT_NAME, restore_checkpoint, save_checkpoint
 from mdi_exit_ros.training.datasets import load_split, split_validation
 from mdi_exit_ros.training.finish import write_model
-from mdi_exit_ros.training.loop import (
-    CHECKPOINT_NAME,
-    EpochReport,
-    Trainer,
-    TrainingOptions,
-    exit_accuracy,
-    exit_logits,
-)
+from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions, exit_accuracy, exit_logits
+from mdi_exit_ros.training.start import StartingPoint
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What to train from what.
+
+    Attributes:
+        name: Name of the model.
+        architecture: What to build; its number of classes is that of the images.
+        data: Source for `load_split`; needs `train` and `test`.
+        validation_size: Training images held out for calibration.
+        options: How to train.
+        start: Weights to start with; None for fresh ones.
+        command: What the card says about how to do it again.
+    """
+
+    name: str
+    architecture: Architecture
+    data: str
+    validation_size: int
+    options: TrainingOptions
+    start: StartingPoint | None
+    command: str
 
 
 def train_model(
+    run: TrainingRun,
     *,
-    data: str,
-    architecture_name: str,
-    options: TrainingOptions,
-    validation_size: int,
     out_directory: Path,
-    resume: bool,
-    threads: int,
-    command: str,
+    resume: bool = False,
+    threads: int = 0,
+    device: str = "cpu",
     on_step: Callable[[int, int, int, float], None],
     say: Callable[[str], None],
 ) -> None:
     """Trains, calibrates and writes a model directory; a checkpoint after every epoch makes it resumable.
 
     Args:
-        data: Source for `load_split`; needs `train` and `test`.
-        architecture_name: A key of `ARCHITECTURES`.
-        options: How to train.
-        validation_size: Training images held out for calibration.
+        run: What to train from what.
         out_directory: Where the checkpoint and the model go.
         resume: Continue from the checkpoint there.
         threads: CPU threads, 0 for all cores.
-        command: What the card says about how to do it again.
+        device: `cpu` or `cuda`.
         on_step: Called after each step with epoch, step, steps per epoch and loss.
         say: Called with each line worth keeping.
 
     Raises:
-        ConfigurationError: Unknown architecture, nothing to resume, a checkpoint of other options.
+        ConfigurationError: Nothing to resume, a checkpoint of another run, a device that is not there.
         DataError: The images cannot be read.
+        ModelError: The architecture cannot be built, or the weights to start with do not fit it.
     """
-    if architecture_name not in ARCHITECTURES:
+    if device == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(
-            f"unknown architecture {architecture_name!r}: expected one of {', '.join(sorted(ARCHITECTURES))}"
+            "this torch finds no CUDA device: leave --device out, or install a CUDA build of torch"
         )
     _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-    height, width, _ = ARCHITECTURES[architecture_name].input_shape
-    test = load_split(data, "test", image_size=(height, width))
-    images = load_split(data, "train", image_size=(height, width))
+    height, width, _ = run.architecture.input_shape
+    test = load_split(run.data, "test", image_size=(height, width))
+    images = load_split(run.data, "train", image_size=(height, width))
     if images.class_names != test.class_names:
         raise DataError(
             f"training and test images must have the same classes: came {', '.join(images.class_names)} "
             f"and {', '.join(test.class_names)}"
         )
-    if len(images.class_names) != ARCHITECTURES[architecture_name].num_classes:
-        raise DataError(
-            f"{architecture_name} tells {ARCHITECTURES[architecture_name].num_classes} classes apart, "
-            f"but {data} has {len(images.class_names)}: {', '.join(images.class_names)}"
-        )
-    training, validation = split_validation(images, validation_size, seed=options.seed)
+    options = run.options
+    training, validation = split_validation(images, run.validation_size, seed=options.seed)
+    architecture = replace(run.architecture, num_classes=len(images.class_names))
     torch.manual_seed(options.seed)
-    trainer = Trainer(SegmentedNetwork(ARCHITECTURES[architecture_name]), training, options)
+    network = SegmentedNetwork(architecture)
+    if run.start is not None:
+        say(run.start.fill(network))
+    trainer = Trainer(network, training, options, device=device)
+    origin: dict[str, Any] = {
+        "architecture": asdict(architecture),
+        "data": images.data_hash,
+        "validation_size": run.validation_size,
+        "start": run.start.name if run.start else None,
+    }
+    origin["architecture"] = {
+        key: list(value) if isinstance(value, tuple) else value for key, value in origin["architecture"].items()
+    }
     out_directory.mkdir(parents=True, exist_ok=True)
     checkpoint = out_directory / CHECKPOINT_NAME
     if resume:
-        if not checkpoint.is_file():
-            raise ConfigurationError(f"nothing to resume: there is no {checkpoint}")
-        trainer.restore(checkpoint)
+        restore_checkpoint(trainer, checkpoint, origin=origin)
     while trainer.epoch < options.epochs:
         started = time.monotonic()
         number = trainer.epoch + 1
         loss = trainer.run_epoch(partial(_report_step, on_step, number, trainer.steps_per_epoch))
         accuracy = exit_accuracy(exit_logits(trainer.network, validation.images), validation.labels)
         trainer.history.append(EpochReport(number, loss, accuracy))
-        trainer.save(checkpoint)
+        save_checkpoint(trainer, checkpoint, origin=origin)
         shown = " ".join(f"{value:.3f}" for value in accuracy)
         say(f"epoch {number}/{options.epochs} loss {loss:.3f} validation {shown} ({time.monotonic() - started:.0f} s)")
+    trained = SegmentedNetwork(architecture)
+    trained.load_state_dict(trainer.network.state_dict())
     write_model(
-        network=trainer.network,
-        architecture_name=architecture_name,
-        name=architecture_name,
-        data=data,
+        network=trained,
+        architecture=architecture,
+        name=run.name,
+        data=run.data,
         test=test,
         training_images=len(training),
         validation=validation,
         epochs=options.epochs,
         seed=options.seed,
-        command=command,
+        started_from=run.start.name if run.start else None,
+        command=run.command,
         out_directory=out_directory,
         say=say,
     )

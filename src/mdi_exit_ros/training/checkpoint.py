@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state of a training run between two epochs, in one safetensors file: opening it runs no code."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.training.loop import EpochReport, Trainer
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> None:
+    """Writes everything that the next epoch depends on, atomically.
+
+    Args:
+        trainer: Between two epochs.
+        path: File to write.
+        origin: What the run was started with, by name; `restore_checkpoint` compares it. Values are JSON.
+    """
+    tensors = {f"network.{name}": tensor for name, tensor in trainer.network.state_dict().items()}
+    for name, parameter in trainer.network.named_parameters():
+        buffer = trainer.optimizer.state.get(parameter, {}).get("momentum_buffer")
+        if buffer is not None:
+            tensors[f"momentum.{name}"] = buffer
+    state = {
+        "epoch": trainer.epoch,
+        "options": asdict(trainer.options),
+        "origin": origin,
+        "history": [asdict(report) for report in trainer.history],
+    }
+    partial = path.with_suffix(".partial")
+    save_file(
+        {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, partial, {"state": json.dumps(state)}
+    )
+    os.replace(partial, path)
+
+
+def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> None:
+    """Continues from `save_checkpoint`.
+
+    Raises:
+        ConfigurationError: No readable checkpoint, or one of a run that was started with something else.
+    """
+    if not path.is_file():
+        raise ConfigurationError(f"nothing to resume: there is no {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            state = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(f"{path} is not a whole checkpoint ({error}): start anew without --resume") from error
+    ours = {**asdict(trainer.options), **origin}
+    theirs = {**state["options"], **state["origin"]}
+    different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+    if different:
+        was = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in different)
+        raise ConfigurationError(
+            f"{path} was made by another run ({was}): resume with the same ones, or start anew without --resume"
+        )
+    trainer.network.load_state_dict(
+        {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
+    )
+    for name, parameter in trainer.network.named_parameters():
+        if f"momentum.{name}" in tensors:
+            buffer = torch.empty_like(parameter)
+            trainer.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
+    trainer.epoch = state["epoch"]
+    trainer.history = [EpochReport(**report) for report in state["history"]]

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights that a training run starts with, instead of fresh ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.model.backbones import pretrained_layers
+from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.model.checkpoint import load_network
+from mdi_exit_ros.model.segment import SegmentedNetwork
+
+TORCHVISION = "torchvision"
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Weights by name of tensor, as in `SegmentedNetwork.state_dict`.
+
+    Attributes:
+        name: Where they came from; goes onto the card.
+        tensors: The weights.
+    """
+
+    name: str
+    tensors: dict[str, torch.Tensor]
+
+    def fill(self, network: SegmentedNetwork) -> str:
+        """Copies every tensor that fits in name and shape into `network`; answers with a line about it.
+
+        Raises:
+            ModelError: None fits.
+        """
+        state = network.state_dict()
+        fitting = {
+            name: tensor for name, tensor in self.tensors.items() if name in state and state[name].shape == tensor.shape
+        }
+        if not fitting:
+            raise ModelError(f"no weight of {self.name} fits the network: expected one of the same backbone")
+        network.load_state_dict(fitting, strict=False)
+        return f"started from {self.name}: {len(fitting)} of {len(state)} tensors"
+
+
+def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> StartingPoint:
+    """The weights that `source` names.
+
+    Args:
+        source: A model (shipped, or its folder), or `torchvision` for that library's ImageNet weights, downloaded.
+        template: A network of the architecture to be trained.
+        backbone: Its backbone.
+
+    Raises:
+        ModelError: No such model, or its weights cannot be had.
+    """
+    if source != TORCHVISION:
+        card = load_card(source)
+        return StartingPoint(f"{card.name} {card.weights_sha256[:16]}", load_network(card).state_dict())
+    layers = iter(pretrained_layers(backbone))
+    tensors = {}
+    for number in range(len(template)):
+        for position, layer in enumerate(template[number + 1].layers):
+            if layer.state_dict() and not (number == 0 and position == 0):
+                for name, tensor in next(layers).state_dict().items():
+                    tensors[f"segments.{number}.layers.{position}.{name}"] = tensor
+    return StartingPoint(f"torchvision's {backbone}", tensors)
