@@ -33,7 +33,7 @@ class Room:
 
 STANDARD_LIBRARY: set[str] = set()
 VOCABULARY = {"errors", "task", "parameter"}
-SHARED = VOCABULARY | {"cache", "machine", "plan", "resources", "topology"}
+SHARED = VOCABULARY | {"cache", "machine", "plan", "profile", "resources", "topology"}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
 ROOMS = {
@@ -50,7 +50,8 @@ ROOMS = {
     "plan": Room(SHARED | {"policy"}),
     "transport": Room(SHARED | {"policy"}),
     "simulation": Room(SHARED | {"policy"}),
-    "model": Room(SHARED, heavy=TORCH),
+    "profile": Room({"errors", "cache", "machine"}),
+    "model": Room(SHARED | {"images"}, heavy=TORCH),
     "training": Room(SHARED | {"images", "model"}, heavy=TORCH),
     "nodes": Room(SHARED | {"codec", "images", "model", "policy"}, heavy=ROS),
     "monitoring": Room(SHARED | {"codec", "nodes", "images", "model", "policy"}, heavy=ROS),
@@ -61,7 +62,17 @@ ROOMS = {
     ),
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
-LIGHT_MODULES = ("cli.main", "cli.train", "cli.evaluate", "cli.doctor", "model.card", "plan", "nodes.entry")
+LIGHT_MODULES = (
+    "cli.main",
+    "cli.train",
+    "cli.evaluate",
+    "cli.profile",
+    "cli.doctor",
+    "model.card",
+    "plan",
+    "profile",
+    "nodes.entry",
+)
 
 IMPORT = """
 import importlib, json, sys

@@ -41,3 +41,18 @@ def json_option(text: str) -> Callable[[Command], Command]:
 def write_json(document: Any, path: Path) -> None:
     """Writes a document for people and programs to read."""
     path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+
+
+def numbers(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    """A callback for options like `1,2,4`: whole numbers of at least 1.
+
+    Raises:
+        click.BadParameter: something else.
+    """
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or min(found) < 1:
+        raise click.BadParameter(f"expected whole numbers of at least 1 like 1,8,32, got {text!r}")
+    return found

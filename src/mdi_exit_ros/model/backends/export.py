@@ -7,16 +7,25 @@ import os
 import shutil
 import tempfile
 import warnings
+import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from filelock import FileLock
+from numpy.typing import NDArray
 
 from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.images import decode, resize
+from mdi_exit_ros.model.backends.interface import LoadOptions
 from mdi_exit_ros.model.card import ModelCard
+from mdi_exit_ros.resources import sample_archive
 
-FORMAT = 1  # part of the folder's name: raise it when the exported graphs change
+FORMAT = 2  # part of the folder's name: raise it when the exported graphs change
 OPSET = 17
+CHECK_FRAMES = 32
+CONFIDENCE_TOLERANCE = 0.005
 
 
 def ensure_exported(card: ModelCard) -> Path:
@@ -26,7 +35,8 @@ def ensure_exported(card: ModelCard) -> Path:
     free. Safe to call from many processes at once: one exports, the others wait.
 
     Raises:
-        ModelError: The weights cannot be read, card and weights disagree, or torch is not installed.
+        ModelError: The weights cannot be read, card and weights disagree, torch is not installed, or the graphs
+            answer differently from torch.
     """
     parent = cache_directory("onnx")
     directory = parent / f"{card.model_id}-v{FORMAT}"
@@ -48,10 +58,50 @@ def segment_path(card: ModelCard, segment: int) -> Path:
     return ensure_exported(card) / f"segment_{segment}.onnx"
 
 
+def check_frames(card: ModelCard, count: int) -> NDArray[np.uint8]:
+    """Up to `count` of the shipped images, stretched to what `card` takes: (B, H, W, 3)."""
+    height, width, _ = card.input_shape
+    with zipfile.ZipFile(sample_archive()) as archive:
+        names = sorted(name for name in archive.namelist() if not name.endswith("/"))
+        chosen = names[:: max(1, len(names) // count)][:count]
+        return np.stack([resize(decode(archive.read(name), name), height, width) for name in chosen])
+
+
+def _check(card: ModelCard, directory: Path) -> None:
+    """Holds the exported graphs against torch, where onnxruntime is there to run them.
+
+    Raises:
+        ModelError: They differ by more than rounding.
+    """
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        return
+    from mdi_exit_ros.model.backends import torch_backend
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    batch: NDArray[Any] = check_frames(card, CHECK_FRAMES)
+    reference = torch_backend.load_eager(card, tuple(range(1, card.num_segments + 1)), LoadOptions())
+    for number in range(1, card.num_segments + 1):
+        session = onnxruntime.InferenceSession(str(directory / f"segment_{number}.onnx"), options)
+        expected = reference.run(number, batch)
+        confidence = session.run(["confidence"], {"batch": batch})[0]
+        difference = float(np.abs(confidence - expected.confidence).max())
+        if difference > CONFIDENCE_TOLERANCE:
+            raise ModelError(
+                f"segment {number} of {card.name!r} answers differently once exported: confidences differ by "
+                f"{difference:.3g}, expected at most {CONFIDENCE_TOLERANCE}; use the backend torch, and report this"
+            )
+        if expected.features is not None:
+            batch = expected.features
+
+
 def _export(card: ModelCard, directory: Path) -> None:
     try:
         import torch
 
+        from mdi_exit_ros.model.backends.torch_backend import ClassifiedSegment
         from mdi_exit_ros.model.checkpoint import load_network
         from mdi_exit_ros.model.segment import Segment
     except ModuleNotFoundError as error:
@@ -60,15 +110,14 @@ def _export(card: ModelCard, directory: Path) -> None:
             f"folder {directory.parent} from a computer that has exported it"
         ) from error
 
-    class Exported(torch.nn.Module):
+    class Exported(ClassifiedSegment):
         def __init__(self, segment: Segment, *, last: bool) -> None:
-            super().__init__()
-            self.segment, self.last = segment, last
+            super().__init__(segment)
+            self.last = last
 
-        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            features, logits = self.segment(batch)
-            answer: tuple[torch.Tensor, torch.Tensor] = self.segment.classify(logits)
-            return answer if self.last else (*answer, features)
+        def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:  # type: ignore[override]
+            features, *answer = super().forward(batch)
+            return tuple(answer) if self.last else (*answer, features)
 
     network = load_network(card)
     for number in range(1, card.num_segments + 1):
@@ -89,3 +138,4 @@ def _export(card: ModelCard, directory: Path) -> None:
                 opset_version=OPSET,
                 dynamo=False,
             )
+    _check(card, directory)

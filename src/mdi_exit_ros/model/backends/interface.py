@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -24,6 +26,23 @@ class SegmentOutput(NamedTuple):
     features: NDArray[np.float32] | None
     class_id: NDArray[np.uint16]
     confidence: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How segments shall run.
+
+    Attributes:
+        precision: `fp32`; some backends also compute in `bf16`.
+        threads: CPU threads for one call of `run`, at least 1.
+        lanes: Calls of `run` that may be made at once, at least 1.
+        device: `cpu`, `cuda` or `tensorrt`.
+    """
+
+    precision: str = "fp32"
+    threads: int = 1
+    lanes: int = 1
+    device: str = "cpu"
 
 
 class SegmentRunner(Protocol):
@@ -60,9 +79,15 @@ def check_batch(card: ModelCard, loaded: tuple[int, ...], segment: int, batch: N
         )
 
 
-def check_precision(backend: str, precision: str, supported: tuple[str, ...]) -> None:
-    """Raises BackendError where `backend` cannot compute in `precision`."""
-    if precision not in supported:
+def check_options(backend: str, options: LoadOptions, *, precisions: Collection[str], devices: Collection[str]) -> None:
+    """Raises BackendError where `backend` cannot compute in that precision or on that device."""
+    if options.precision not in precisions:
         raise BackendError(
-            f"backend {backend!r} computes in {' or '.join(supported)}, not in {precision!r}: choose one of them"
+            f"backend {backend!r} computes in {' or '.join(precisions)}, not in {options.precision!r}: "
+            "choose one of them"
+        )
+    if options.device not in devices:
+        raise BackendError(
+            f"backend {backend!r} computes on {' or '.join(devices)} here, not on {options.device!r}: "
+            "choose one of them"
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments run by ONNX Runtime on the CPU; torch is not needed once they are exported."""
+"""Segments run by ONNX Runtime; torch is not needed once they are exported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from mdi_exit_ros.model.backends.export import segment_path
-from mdi_exit_ros.model.backends.interface import SegmentOutput, check_batch, check_precision
+from mdi_exit_ros.model.backends.interface import LoadOptions, SegmentOutput, check_batch, check_options
 from mdi_exit_ros.model.card import ModelCard
+
+PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
 
 
 class OnnxRuntimeRunner:
@@ -28,11 +34,15 @@ class OnnxRuntimeRunner:
         return SegmentOutput(features[0] if features else None, class_id.astype(np.uint16), confidence)
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> OnnxRuntimeRunner:
+def load(card: ModelCard, segments: tuple[int, ...], chosen: LoadOptions) -> OnnxRuntimeRunner:
     """A runner for `segments` of `card`, for any number of lanes; see `registry.load_segments`."""
-    check_precision("onnxruntime", precision, ("fp32",))
+    present = onnxruntime.get_available_providers()
+    devices = [device for device, provider in PROVIDERS.items() if provider in present]
+    check_options("onnxruntime", chosen, precisions=("fp32",), devices=devices)
+    # what a device lacks runs on the CPU
+    providers = list(dict.fromkeys((PROVIDERS[chosen.device], PROVIDERS["cpu"])))
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = chosen.threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     # spinning threads would take the cores from the other workers of this computer
@@ -41,9 +51,7 @@ def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: in
     return OnnxRuntimeRunner(
         card,
         {
-            number: onnxruntime.InferenceSession(
-                str(segment_path(card, number)), options, providers=["CPUExecutionProvider"]
-            )
+            number: onnxruntime.InferenceSession(str(segment_path(card, number)), options, providers=providers)
             for number in segments
         },
     )

@@ -11,7 +11,7 @@ import openvino
 from numpy.typing import NDArray
 
 from mdi_exit_ros.model.backends.export import segment_path
-from mdi_exit_ros.model.backends.interface import SegmentOutput, check_batch, check_precision
+from mdi_exit_ros.model.backends.interface import LoadOptions, SegmentOutput, check_batch, check_options
 from mdi_exit_ros.model.card import ModelCard
 
 PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -45,14 +45,15 @@ class OpenVinoRunner:
             self._free[segment].put(request)
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> OpenVinoRunner:
+def load(card: ModelCard, segments: tuple[int, ...], chosen: LoadOptions) -> OpenVinoRunner:
     """A runner for `segments` of `card`; see `registry.load_segments`."""
-    check_precision("openvino", precision, tuple(PRECISION_HINTS))
+    check_options("openvino", chosen, precisions=PRECISION_HINTS, devices=("cpu",))
+    lanes = chosen.lanes
     core = openvino.Core()
     settings = {
         # without it OpenVINO computes in bfloat16 on processors that can
-        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[precision],
-        "INFERENCE_NUM_THREADS": threads * lanes,
+        "INFERENCE_PRECISION_HINT": PRECISION_HINTS[chosen.precision],
+        "INFERENCE_NUM_THREADS": chosen.threads * lanes,
         "NUM_STREAMS": lanes,
         # several workers of one computer would all pin themselves to the same first cores
         "ENABLE_CPU_PINNING": False,

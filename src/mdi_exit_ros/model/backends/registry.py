@@ -9,21 +9,30 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import cast
 
 from mdi_exit_ros.errors import BackendError
-from mdi_exit_ros.model.backends.interface import SegmentRunner, check_segments
+from mdi_exit_ros.model.backends.interface import LoadOptions, SegmentRunner, check_segments
 from mdi_exit_ros.model.card import ModelCard
 
-FASTEST_FIRST = ("onnxruntime", "openvino", "torch")
+DISTRIBUTIONS = {
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "openvino": ("openvino",),
+    "torch": ("torch",),
+    "torch-eager": ("torch",),
+}
+FASTEST_FIRST = tuple(DISTRIBUTIONS)  # in fp32 on a CPU, measured by `mdi-exit profile`
 
 
 def available_backends() -> dict[str, str]:
     """Version of each installed backend, fastest first; nothing is imported."""
-    found = {}
-    for name in FASTEST_FIRST:
+    return {name: found for name, names in DISTRIBUTIONS.items() if (found := _version(names)) is not None}
+
+
+def _version(distributions: Sequence[str]) -> str | None:
+    for name in distributions:
         try:
-            found[name] = version(name)
+            return version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return None
 
 
 def resolve_backend(name: str) -> str:
@@ -39,7 +48,7 @@ def resolve_backend(name: str) -> str:
         return name
     if name in FASTEST_FIRST or name == "auto":
         wanted = "no backend" if name == "auto" else f"backend {name!r}"
-        missing = " or ".join(FASTEST_FIRST) if name == "auto" else name
+        missing = "onnxruntime" if name == "auto" else DISTRIBUTIONS[name][0]
         hint = f"pip install {missing}; installed now: {', '.join(available) or 'none'}"
         raise BackendError(f"{wanted} is {'' if name == 'auto' else 'not '}installed: {hint}")
     raise BackendError(f"unknown backend {name!r}: expected auto, {', '.join(FASTEST_FIRST)}")
@@ -53,25 +62,31 @@ def load_segments(
     precision: str = "fp32",
     threads: int = 1,
     lanes: int = 1,
+    device: str = "cpu",
 ) -> SegmentRunner:
     """Loads `segments` (numbers 1..K) of `model` into a backend.
 
     Args:
         model: Card of the model, read by `load_card`.
         segments: Which segments; each counts once.
-        backend: `auto`, `openvino`, `onnxruntime` or `torch`.
-        precision: `fp32`; `openvino` also computes in `bf16`.
-        threads: CPU threads for one call of `run`, at least 1.
-        lanes: calls of `run` that may be made at once, at least 1.
+        backend: `auto`, `onnxruntime`, `openvino`, `torch` (batch normalisation folded) or `torch-eager`.
+        precision: See `LoadOptions`.
+        threads: See `LoadOptions`.
+        lanes: See `LoadOptions`.
+        device: See `LoadOptions`.
 
     Raises:
-        BackendError: The backend is unknown, not installed, or cannot compute in `precision`.
+        BackendError: The backend is unknown, not installed, or cannot compute in `precision` or on `device`.
         ModelError: The model has no such segment, or its weights do not fit.
     """
     numbers = tuple(sorted(set(segments)))
     check_segments(model, numbers)
     if threads < 1 or lanes < 1:
         raise BackendError(f"a backend needs at least 1 thread and 1 lane, asked for {threads} and {lanes}")
-    module = import_module(f"mdi_exit_ros.model.backends.{resolve_backend(backend)}_backend")
-    load = cast(Callable[[ModelCard, tuple[int, ...], str, int, int], SegmentRunner], module.load)
-    return load(model, numbers, precision, threads, lanes)
+    module_name, _, variant = resolve_backend(backend).partition("-")
+    module = import_module(f"mdi_exit_ros.model.backends.{module_name}_backend")
+    load = cast(
+        Callable[[ModelCard, tuple[int, ...], LoadOptions], SegmentRunner],
+        getattr(module, f"load_{variant}" if variant else "load"),
+    )
+    return load(model, numbers, LoadOptions(precision, threads, lanes, device))

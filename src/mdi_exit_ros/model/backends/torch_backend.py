@@ -1,46 +1,80 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Segments run eagerly by torch: the reference that the other backends are compared with."""
+"""Segments run by torch: eagerly, the reference for all backends, or with batch normalisation folded away."""
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
-from mdi_exit_ros.model.backends.interface import SegmentOutput, check_batch, check_precision
+from mdi_exit_ros.model.backends.interface import LoadOptions, SegmentOutput, check_batch, check_options
 from mdi_exit_ros.model.card import ModelCard
 from mdi_exit_ros.model.checkpoint import load_network
 from mdi_exit_ros.model.segment import Segment
 
 
+class ClassifiedSegment(nn.Module):
+    """A segment that answers with features (B, C, H, W), class (B,) and calibrated confidence (B,)."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__()
+        self.segment = segment
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the segment says about `batch`."""
+        features, logits = self.segment(batch)
+        class_id, confidence = self.segment.classify(logits)
+        return features, class_id, confidence
+
+
 class TorchRunner:
     """`SegmentRunner` on torch; its number of threads is that of the whole process."""
 
-    def __init__(self, card: ModelCard, segments: dict[int, Segment]) -> None:
+    def __init__(self, card: ModelCard, segments: dict[int, nn.Module], device: str) -> None:
         self._card = card
-        self._segments = segments
+        self.modules = segments
+        self._device = device
 
     def run(self, segment: int, batch: NDArray[Any]) -> SegmentOutput:
         """See `SegmentRunner.run`."""
-        check_batch(self._card, tuple(self._segments), segment, batch)
-        module = self._segments[segment]
+        check_batch(self._card, tuple(self.modules), segment, batch)
         if not batch.flags.writeable:
             batch = batch.copy()  # torch warns of arrays that it could change by mistake
         with torch.inference_mode():
-            features, logits = module(torch.from_numpy(batch))
-            class_id, confidence = module.classify(logits)
+            features, class_id, confidence = self.modules[segment](torch.from_numpy(batch).to(self._device))
         return SegmentOutput(
-            features=None if segment == self._card.num_segments else features.contiguous().numpy(),
-            class_id=class_id.numpy().astype(np.uint16),
-            confidence=confidence.numpy(),
+            features=None if segment == self._card.num_segments else features.contiguous().cpu().numpy(),
+            class_id=class_id.cpu().numpy().astype(np.uint16),
+            confidence=confidence.cpu().numpy(),
         )
 
 
-def load(card: ModelCard, segments: tuple[int, ...], precision: str, threads: int, lanes: int) -> TorchRunner:
-    """A runner for `segments` of `card`, for any number of lanes; see `registry.load_segments`."""
-    check_precision("torch", precision, ("fp32",))
-    torch.set_num_threads(threads)
+def load_eager(card: ModelCard, segments: tuple[int, ...], options: LoadOptions) -> TorchRunner:
+    """A runner for `segments` of `card` as they were trained, for any number of lanes; see `registry.load_segments`."""
+    devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    check_options("torch", options, precisions=("fp32",), devices=devices)
+    torch.set_num_threads(options.threads)
     network = load_network(card)
-    return TorchRunner(card, {number: network[number] for number in segments})
+    chosen: dict[int, nn.Module] = {
+        number: ClassifiedSegment(network[number]).eval().to(options.device) for number in segments
+    }
+    return TorchRunner(card, chosen, options.device)
+
+
+def load(card: ModelCard, segments: tuple[int, ...], options: LoadOptions) -> TorchRunner:
+    """Like `load_eager`, with every batch normalisation folded into the convolution before it, channels last."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", category=DeprecationWarning
+        )  # it imports parts of torch that are on their way out
+        from torch.fx.experimental.optimization import fuse
+    eager = load_eager(card, segments, options)
+    folded = {}
+    for number, module in eager.modules.items():
+        folded[number] = fuse(torch.fx.symbolic_trace(module))
+        folded[number].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return TorchRunner(card, folded, options.device)
