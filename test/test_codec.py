@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mdi_exit_ros.codec import CodecError, decode, encode
+from mdi_exit_ros.codec import CodecError, decode, encode, nbytes
 
 
 def round_trip(values):
@@ -51,6 +51,48 @@ def test_any_array_comes_back_as_it_was(values):
     np.testing.assert_array_equal(round_trip(values), values)
 
 
+FEATURES = np.random.default_rng(1).normal(size=(5, 7, 4, 3)).astype(np.float32) * 3.0
+
+
+def sent(values, encoding):
+    encoded = encode([values[:2], values[2:]], encoding)
+    data = b"".join(encoded.data)
+    assert len(data) == nbytes(values.shape, "float32", encoding)
+    return decode(encoded.dtype, encoded.shape, encoded.encoding, data)
+
+
+@pytest.mark.parametrize(("encoding", "share"), [("raw", 1.0), ("fp16", 0.5), ("int8", (12 + 2) / 48)])
+def test_encodings_say_how_many_bytes_they_take(encoding, share):
+    assert nbytes(FEATURES.shape, "float32", encoding) == pytest.approx(share * FEATURES.nbytes)
+
+
+def test_half_precision_keeps_three_digits_and_what_is_too_large_its_sign():
+    np.testing.assert_allclose(sent(FEATURES, "fp16"), FEATURES, rtol=1e-3, atol=1e-6)
+    assert sent(np.full((3, 1), -1e9, np.float32), "fp16").tolist() == [[-65504.0]] * 3
+
+
+def test_a_byte_keeps_the_largest_of_each_frame_and_channel_and_the_rest_within_half_a_level():
+    found = sent(FEATURES, "int8")
+    largest = np.abs(FEATURES).max(axis=(2, 3), keepdims=True)
+    assert found.dtype == np.float32
+    assert (np.abs(found - FEATURES) <= 0.51 * largest / 127.0 + 1e-6).all()
+    np.testing.assert_array_equal(sent(FEATURES[1:4], "int8"), found[1:4])
+
+
+@given(arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=4)))
+def test_any_features_come_back_finite_in_a_byte(values):
+    encoded = encode([values], "int8")
+    found = decode(encoded.dtype, encoded.shape, encoded.encoding, b"".join(encoded.data))
+    assert found.shape == values.shape
+    assert np.isfinite(found).all()
+
+
+def test_images_travel_raw_whatever_the_encoding():
+    encoded = encode([PLAIN.astype(np.uint8)], "int8")
+    assert encoded.encoding == "raw"
+    assert encode([PLAIN[0, 0]], "int8").encoding == "raw"
+
+
 def test_bytes_are_little_endian_and_in_c_order():
     encoded = encode([np.array([[1.0, 2.0]], ">f4").T])
     assert b"".join(encoded.data) == np.array([1.0, 2.0], "<f4").tobytes()
@@ -86,6 +128,10 @@ def test_parts_that_are_not_of_one_array_are_refused(parts):
         ("object", (1,), "raw", 8, "element type"),
         ("", (), "", 0, "encoding"),
         ("uint8", (2,), "zip", 2, "encoding"),
+        ("uint8", (2, 3), "int8", 10, "expected encoding 'raw' for uint8"),
+        ("float32", (2,), "int8", 6, "expected encoding 'raw' for float32 of shape"),
+        ("float32", (2, 3), "fp16", 24, "expected 12 bytes"),
+        ("float32", (2, 3), "int8", 24, "expected 18 bytes"),
         ("uint8", (), "raw", 1, "axes"),
         ("uint8", (1,) * 9, "raw", 1, "axes"),
         ("uint8", (-1, 2), "raw", 2, "axes"),
@@ -104,3 +150,10 @@ def test_bytes_that_are_not_what_they_claim_are_refused(dtype, shape, encoding, 
 def test_arrays_that_do_not_travel_are_refused(values):
     with pytest.raises(CodecError):
         encode([np.asarray(values)])
+
+
+def test_an_unknown_encoding_is_refused():
+    with pytest.raises(CodecError, match="expected an encoding of raw, fp16, int8, got 'zip'"):
+        encode([PLAIN], "zip")
+    with pytest.raises(CodecError, match="expected an encoding of raw, fp16, int8, got 'zip'"):
+        nbytes((2, 3), "float32", "zip")

@@ -33,7 +33,7 @@ class Room:
 
 STANDARD_LIBRARY: set[str] = set()
 VOCABULARY = {"errors", "task", "parameter"}
-SHARED = VOCABULARY | {"cache", "machine", "plan", "profile", "resources", "topology"}
+SHARED = VOCABULARY | {"cache", "machine", "partition", "plan", "profile", "resources", "topology"}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
 ROOMS = {
@@ -43,6 +43,7 @@ ROOMS = {
     "resources": Room({"errors"}, STANDARD_LIBRARY),
     "cache": Room({"errors"}, STANDARD_LIBRARY),
     "machine": Room({"errors"}, STANDARD_LIBRARY),
+    "partition": Room({"errors"}, STANDARD_LIBRARY),
     "policy": Room(VOCABULARY, STANDARD_LIBRARY),
     "codec": Room({"errors"}, {"numpy"}),
     "images": Room(SHARED | {"codec"}),
@@ -51,8 +52,8 @@ ROOMS = {
     "transport": Room(SHARED | {"policy"}),
     "simulation": Room(SHARED | {"policy"}),
     "profile": Room({"errors", "cache", "machine"}),
-    "model": Room(SHARED | {"images"}, heavy=TORCH),
-    "training": Room(SHARED | {"images", "model"}, heavy=TORCH),
+    "model": Room(SHARED | {"codec", "images"}, heavy=TORCH),
+    "training": Room(SHARED | {"codec", "images", "model"}, heavy=TORCH),
     "nodes": Room(SHARED | {"codec", "images", "model", "policy"}, heavy=ROS),
     "monitoring": Room(SHARED | {"codec", "nodes", "images", "model", "policy"}, heavy=ROS),
     "runner": Room(SHARED | {"transport", "monitoring", "nodes", "codec", "images", "model", "policy"}, heavy=ROS),
@@ -62,17 +63,8 @@ ROOMS = {
     ),
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
-LIGHT_MODULES = (
-    "cli.main",
-    "cli.train",
-    "cli.evaluate",
-    "cli.profile",
-    "cli.doctor",
-    "model.card",
-    "plan",
-    "profile",
-    "nodes.entry",
-)
+LIGHT_VERBS = ("train", "evaluate", "profile", "doctor")
+LIGHT_MODULES = (*(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)), "model.card", "plan", "profile", "nodes.entry")
 
 IMPORT = """
 import importlib, json, sys

@@ -4,11 +4,11 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.partition import Computer, Work, best_cut
 from mdi_exit_ros.task import NAME_MAX, NAMESPACE, Strategy
 from mdi_exit_ros.topology import ALL, Topology, meant
 
@@ -239,13 +239,9 @@ def _held_segments(topology: Topology, strategy: Strategy, num_segments: int, co
 
 def _spread(home: str, successors: Successors, num_segments: int, costs: Sequence[float]) -> Held:
     """Contiguous segments along a path of workers from home, the dearest worker as cheap as possible."""
-    path = _longest_path([home], successors, num_segments)
-    cuts = min(
-        itertools.combinations(range(1, num_segments), len(path) - 1),
-        key=lambda cuts: max(sum(costs[a:b]) for a, b in itertools.pairwise((0, *cuts, num_segments))),
-    )
-    spans = itertools.pairwise((0, *cuts, num_segments))
-    return {name: tuple(range(a + 1, b + 1)) for name, (a, b) in zip(path, spans, strict=True)}
+    path = [Computer(name) for name in _longest_path([home], successors, num_segments)]
+    work = Work(costs, [0.0] * num_segments, [1.0] * num_segments)
+    return {stage.computer: stage.segments for stage in best_cut(path, work, in_order=True, all_used=True).stages}
 
 
 def _longest_path(path: list[str], successors: Successors, limit: int) -> list[str]:

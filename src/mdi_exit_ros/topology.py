@@ -24,7 +24,7 @@ from mdi_exit_ros.task import NAME_MAX, Mode
 ALL = "all"  # every computer of the plan
 
 # What the file may say about a node besides its place: the settings of its core and these of its shell.
-_WORKER_EXTRAS = {"backend": str, "precision": str, "threads": int}
+_WORKER_EXTRAS = {"backend": str, "precision": str, "device": str, "encoding": str, "threads": int}
 _SOURCE_EXTRAS = {"input": str, "image_transport": str, "rate_hz": float, "frames": int, "loop": bool, "drop": str}
 _CONTROLLER_EXTRAS = {"mode": str, "target_accuracy": float, "admission_rate": int, "priority": int}
 

@@ -48,6 +48,18 @@ def test_segments_and_batch_sizes_are_kept_apart_and_the_mean_is_over_all() -> N
     assert times.batch_s(1, 16) == 0.0
 
 
+def test_times_measured_before_this_life_are_a_start() -> None:
+    times = ServiceTimes()
+    times.expect(1, 1, 0.3)
+    times.expect(1, 8, 0.8)
+    times.expect(2, 8, 1.6)
+    assert times.segment_s(1) == pytest.approx(0.1)
+    assert times.batch_s(1, 1) == pytest.approx(0.3)
+    assert times.mean_s == pytest.approx(0.15)
+    times.observe(1, 8, 1.6, 0.5)
+    assert times.segment_s(1) == pytest.approx(0.15)
+
+
 def test_delay_is_zero_and_unknown_before_an_echo() -> None:
     delay = TransferDelay()
     delay.batch_sent(1.0, 1000)

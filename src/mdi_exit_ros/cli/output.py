@@ -7,9 +7,12 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -56,3 +59,11 @@ def numbers(context: click.Context, parameter: click.Parameter, text: str) -> tu
     if not found or min(found) < 1:
         raise click.BadParameter(f"expected whole numbers of at least 1 like 1,8,32, got {text!r}")
     return found
+
+
+def wide_console() -> Console:
+    """The terminal, or 140 columns where the output goes into a file: tables keep their figures."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=140)

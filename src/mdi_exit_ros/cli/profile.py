@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, numbers
+from mdi_exit_ros.cli.output import json_option, numbers, wide_console
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from mdi_exit_ros.model.profiling import Agreement, Candidate
     from mdi_exit_ros.profile import Profile
 
@@ -44,7 +46,6 @@ def profile(
 
     Workers start with these times instead of none, and mdi-exit plan and calibrate count with them.
     """
-    from rich.console import Console
     from rich.progress import Progress
 
     from mdi_exit_ros.model.backends.export import check_frames
@@ -76,15 +77,13 @@ def profile(
     kept = profile_path(card.model_id)
     for path in filter(None, (kept, json_path)):
         save_profile(measured, path)
-    _show(measured, agreements, len(frames), Console(soft_wrap=True))
+    _show(measured, agreements, len(frames), wide_console())
     click.echo(f"wrote {kept}" + (f" and {json_path}" if json_path else ""))
 
 
-def _show(measured: Profile, agreements: dict[Candidate, Agreement], images: int, console: object) -> None:
-    from rich.console import Console
+def _show(measured: Profile, agreements: dict[Candidate, Agreement], images: int, console: Console) -> None:
     from rich.table import Table
 
-    assert isinstance(console, Console)
     first = measured.backends[0]
     segments = range(1, 1 + max(time.segment for time in first.times))
     table = Table(

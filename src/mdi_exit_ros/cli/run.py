@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.codec import ENCODINGS
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
@@ -94,6 +95,9 @@ class _Rate(click.ParamType[float]):
 )
 @click.option("--precision", default=None, metavar="fp32|bf16", help="Of computing.  [default: fp32]")
 @click.option(
+    "--encoding", type=click.Choice(ENCODINGS), help="How features travel between workers.  [default: as nodes.yaml]"
+)
+@click.option(
     "--threads",
     type=click.IntRange(1, 256),
     default=None,
@@ -142,6 +146,7 @@ def run(
     no_exits: bool,
     backend: str | None,
     precision: str | None,
+    encoding: str | None,
     threads: int | None,
     json_path: Path | None,
     transport: str | None,
@@ -172,7 +177,7 @@ def run(
         exits=False if no_exits else None,
         namespace=namespace,
         cluster_namespace=cluster_namespace,
-        worker=_given(backend=backend, precision=precision, threads=threads),
+        worker=_given(backend=backend, precision=precision, encoding=encoding, threads=threads),
         source=_given(
             input=_existing(input_name) if input_name else (SAMPLE if inputs == {SAMPLE} else None),
             rate_hz=rate or None,

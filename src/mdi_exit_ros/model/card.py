@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
+from mdi_exit_ros import codec
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.resources import share_directory
@@ -137,6 +138,24 @@ class ModelCard(_Frozen):
     def input_shape_of(self, segment: int) -> tuple[int, int, int]:
         """Shape of one frame's input of `segment` 1..K: (H, W, 3) uint8 for the first, else (C, H, W) float32."""
         return self.input_shape if segment == 1 else self.feature_shapes[segment - 2]
+
+    def input_nbytes_of(self, segment: int, encoding: str = codec.RAW) -> int:
+        """Bytes of one frame's input of `segment` 1..K as it travels.
+
+        Raises:
+            CodecError: unknown encoding.
+        """
+        dtype = "uint8" if segment == 1 else "float32"
+        return codec.nbytes((1, *self.input_shape_of(segment)), dtype, encoding)
+
+    @property
+    def default_point(self) -> ThresholdPoint:
+        """The point of the curve with the default thresholds; the nearest one where they are not on it."""
+
+        def distance(point: ThresholdPoint) -> float:
+            return sum(abs(a - b) for a, b in zip(point.thresholds, self.default_thresholds, strict=True))
+
+        return min(self.threshold_curve, key=distance)
 
     def point_for(self, target_accuracy: float) -> ThresholdPoint:
         """The cheapest setting with at least `target_accuracy` in [0, 1] on the validation images.

@@ -21,6 +21,11 @@ Done = Callable[[tuple[Task, ...], SegmentOutput, float], None]
 Failed = Callable[[tuple[Task, ...], Exception], None]
 
 
+def lanes_used(lanes: int, frames: int) -> int:
+    """How many of `lanes` a batch of that many frames is shared among, at least 1."""
+    return max(1, min(lanes, frames // LANE_FRAMES_MIN))
+
+
 class Compute:
     """Runs one batch after the other; `loop` is the body of a thread, and its callbacks run there.
 
@@ -60,8 +65,8 @@ class Compute:
             self._helpers.shutdown()
 
     def _run(self, segment: int, rows: Sequence[Row]) -> SegmentOutput:
-        count = min(self._lanes, len(rows) // LANE_FRAMES_MIN)
-        if self._helpers is None or count < 2:
+        count = lanes_used(self._lanes, len(rows))
+        if self._helpers is None or count == 1:
             return self._runner.run(segment, gather(rows))
         bounds = [len(rows) * part // count for part in range(count + 1)]
         parts = [gather(rows[start:end]) for start, end in pairwise(bounds)]

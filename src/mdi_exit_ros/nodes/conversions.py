@@ -73,10 +73,18 @@ def _check_numbers(**numbers: float | Sequence[float]) -> None:
 TASK_BATCH = Wire(TaskBatch, blobs=("data",))
 
 
-def tasks_to_message(action: SendTasks, me: PeerId, model_id: str, now: float, values: Sequence[NDArray[Any]]) -> bytes:
+def tasks_to_message(
+    action: SendTasks,
+    me: PeerId,
+    model_id: str,
+    now: float,
+    values: Sequence[NDArray[Any]],
+    encoding: str = codec.RAW,
+) -> bytes:
     """The TaskBatch of `action`, serialized.
 
     Args:
+        encoding: of features, one of `codec.ENCODINGS`.
         values: arrays [b, ...] that together hold one row per task; none for a batch that opens the stream.
     """
     stream = {
@@ -99,7 +107,7 @@ def tasks_to_message(action: SendTasks, me: PeerId, model_id: str, now: float, v
         attempt=[task.attempt for task in action.tasks],
         elapsed_s=[now - task.admitted_at for task in action.tasks],
         remaining_s=[task.expires_at - now for task in action.tasks],
-        **codec.encode(values)._asdict(),
+        **codec.encode(values, encoding)._asdict(),
     )
 
 
@@ -143,7 +151,7 @@ def tasks_from_message(message: Any, now: float, num_segments: int) -> TasksRece
 
 
 def tensor_from_message(message: Any, row_shape: Sequence[int], dtype: str) -> NDArray[Any]:
-    """The tensor [B, *row_shape] of a TaskBatch; shares the message's memory.
+    """The tensor [B, *row_shape] of a TaskBatch; shares the message's memory where it came raw.
 
     Raises:
         CodecError: shape, element type or byte count are not those of B such rows.

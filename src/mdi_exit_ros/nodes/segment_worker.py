@@ -15,13 +15,14 @@ import psutil
 from rclpy.publisher import Publisher
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
-from mdi_exit_ros.codec import CodecError
+from mdi_exit_ros.codec import ENCODINGS, CodecError
 from mdi_exit_ros.errors import ConfigurationError, MessageError
-from mdi_exit_ros.model.backends.interface import SegmentOutput
-from mdi_exit_ros.model.backends.registry import load_segments
+from mdi_exit_ros.machine import machine
+from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
+from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, load_segments, resolve_backend
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
-from mdi_exit_ros.nodes.compute import Compute
+from mdi_exit_ros.nodes.compute import Compute, lanes_used
 from mdi_exit_ros.nodes.conversions import (
     TASK_BATCH,
     answers_to_message,
@@ -41,6 +42,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.profile import load_profile, profile_path
 from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
 
 MEMORY_POLL_S = 1.0
@@ -57,8 +59,10 @@ class SegmentWorkerConfig(NodeConfig):
     neighbours: list[str] = parameter([], "workers that share an edge with this one")
     strategy: str = parameter("mdi_exit", "which tasks may move", choices=tuple(Strategy))
     exits: bool = parameter(True, "frames may leave before the last exit")
-    backend: str = parameter("auto", "what computes", choices=("auto", "onnxruntime", "openvino", "torch"))
+    backend: str = parameter("auto", "what computes", choices=("auto", *FASTEST_FIRST))
+    device: str = parameter("cpu", "where it computes; others need a build of the backend", choices=DEVICES)
     precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
+    encoding: str = parameter("raw", "how features travel to neighbours", choices=ENCODINGS)
     threads: int = parameter(
         0, "threads that share a batch; 0: this computer's processors, shared out among its workers", low=0, high=256
     )
@@ -98,9 +102,15 @@ class SegmentWorker(CoreNode):
             f"{config.strategy}, neighbours {config.neighbours or 'none'}"
         )
         self._runner = load_segments(
-            self.card, segments, backend=config.backend, precision=config.precision, lanes=threads
+            self.card,
+            segments,
+            backend=config.backend,
+            precision=config.precision,
+            lanes=threads,
+            device=config.device,
         )
         self._lanes = threads
+        self._warm_up(segments)
         shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
         self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
         self._setup = WorkerSetup(
@@ -108,12 +118,15 @@ class SegmentWorker(CoreNode):
             model_id=self.card.model_id,
             num_segments=self.card.num_segments,
             segments=frozenset(segments),
-            input_nbytes=tuple(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in self._inputs),
+            input_nbytes=tuple(
+                self.card.input_nbytes_of(segment, config.encoding) for segment in range(1, self.card.num_segments + 1)
+            ),
             neighbours=tuple(config.neighbours),
             strategy=Strategy(config.strategy),
             exits_enabled=config.exits,
             exit_thresholds=self.card.default_thresholds,
             settings=self.settings,
+            service_times=self._expected_times(segments),
         )
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
@@ -124,6 +137,34 @@ class SegmentWorker(CoreNode):
         self.open_subscription(self.topics.sources, self._on_source)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self.get_logger().info(f"{self.cluster_name}: ready")
+
+    def _warm_up(self, segments: tuple[int, ...]) -> None:
+        """Runs every segment once on the largest batch, so that memory is taken now and not under load."""
+        for segment in segments:
+            shape, dtype = self._inputs[segment - 1]
+            batch = np.zeros((self.settings.batch_max, *shape), dtype)
+            self._runner.run(segment, batch)
+
+    def _expected_times(self, segments: tuple[int, ...]) -> tuple[tuple[int, int, float], ...]:
+        """Times of the profile of this computer, where there is one; see `WorkerSetup.service_times`."""
+        config = self.config
+        path = profile_path(self.card.model_id)
+        if not path.is_file():
+            return ()
+        try:
+            profile = load_profile(path)
+            times = profile.of(resolve_backend(config.backend), config.precision, config.device)
+        except ConfigurationError as error:
+            self.get_logger().warning(f"{self.cluster_name}: starts without measured times: {error}")
+            return ()
+        if profile.machine.get("processor") != machine()["processor"]:
+            return ()
+        sizes = [batch for batch in times.batches if batch <= self.settings.batch_max]
+        return tuple(
+            (segment, batch, times.seconds(segment, batch) / lanes_used(self._lanes, batch))
+            for batch in sizes
+            for segment in segments
+        )
 
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""
@@ -206,7 +247,9 @@ class SegmentWorker(CoreNode):
                 self._compute.submit(action.segment, action.tasks, self._tensors.rows(action.tasks))
             case SendTasks():
                 values = spans(self._tensors.rows(action.tasks))
-                message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
+                message = tasks_to_message(
+                    action, self._me, self.card.model_id, time.monotonic(), values, self.config.encoding
+                )
                 self._tasks[action.receiver.name].publish(message)
             case SendAnswers():
                 self._answer(action)

@@ -30,6 +30,16 @@ class ServiceTimes:
         key = (segment, batch.bit_length())
         self._batch_s[key] = smooth(self._batch_s.get(key, -1.0), per_task, weight)
 
+    def expect(self, segment: int, batch: int, duration_s: float) -> None:
+        """Takes in a time measured before this life, to start with; call it from the smallest batch to the largest.
+
+        The largest batch stands for the segment, as a loaded worker runs large ones.
+        """
+        per_task = duration_s / batch
+        self._batch_s[segment, batch.bit_length()] = per_task
+        self._segment_s[segment] = per_task
+        self._mean_s = sum(self._segment_s.values()) / len(self._segment_s)
+
     @property
     def mean_s(self) -> float:
         """Smoothed seconds per task over all segments; 0 while unknown."""

@@ -97,6 +97,7 @@ class WorkerSetup:
         strategy: which tasks may move.
         exits_enabled: whether frames may leave before exit K.
         exit_thresholds: T_e^1..T_e^(K-1) until a controller is heard.
+        service_times: segment, batch size and seconds of runs measured before, from the smallest batch to the largest.
     """
 
     me: PeerId
@@ -109,6 +110,7 @@ class WorkerSetup:
     exits_enabled: bool
     exit_thresholds: tuple[float, ...]
     settings: WorkerSettings = WorkerSettings()
+    service_times: tuple[tuple[int, int, float], ...] = ()
 
 
 @dataclasses.dataclass
@@ -160,6 +162,8 @@ class WorkerCore:
         self._workers: dict[str, _Peer] = {}
         self._policies = PolicySelector()
         self._service = ServiceTimes()
+        for measured in setup.service_times:
+            self._service.expect(*measured)
         self._counts: Counter[str] = Counter()
         self._information = 0  # grows with every status heard and service ended
         self._tossed: dict[int, int] = {}  # segment -> information at which its head lost the toss

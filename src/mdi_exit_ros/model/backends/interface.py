@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from mdi_exit_ros.errors import BackendError, ModelError
 from mdi_exit_ros.model.card import ModelCard
 
+DEVICES = ("cpu", "cuda", "tensorrt")
+
 
 class SegmentOutput(NamedTuple):
     """What one segment says about a batch of B frames.
@@ -36,7 +38,7 @@ class LoadOptions:
         precision: `fp32`; some backends also compute in `bf16`.
         threads: CPU threads for one call of `run`, at least 1.
         lanes: Calls of `run` that may be made at once, at least 1.
-        device: `cpu`, `cuda` or `tensorrt`.
+        device: One of DEVICES.
     """
 
     precision: str = "fp32"
