@@ -63,7 +63,7 @@ ROOMS = {
     ),
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
-LIGHT_VERBS = ("train", "evaluate", "profile", "doctor")
+LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "doctor")
 LIGHT_MODULES = (*(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)), "model.card", "plan", "profile", "nodes.entry")
 
 IMPORT = """

@@ -31,12 +31,14 @@ class ThresholdPoint(_Frozen):
         thresholds: Confidence threshold of exits 1..K-1, in [0, 1].
         accuracy: Share of validation images answered rightly.
         mac_fraction: Mean multiply-accumulates per image, relative to running everything with the last exit alone.
+        cost: Mean cost per image, relative to what reaching the last exit costs; of what, says the card's `cost_basis`.
         exit_shares: Share of images answered at each exit 1..K.
     """
 
     thresholds: tuple[float, ...]
     accuracy: float
     mac_fraction: float
+    cost: float
     exit_shares: tuple[float, ...]
 
 
@@ -74,6 +76,7 @@ class ModelCard(_Frozen):
         temperatures: Temperature of each exit; logits are divided by it before the softmax.
         threshold_curve: Settings of the exits from cheap to accurate, every threshold rising along it.
         default_thresholds: Thresholds of exits 1..K-1 to start with.
+        cost_basis: What the curve is cheap in: multiply-accumulates, or time on a computer that it names.
         training: How the weights came about.
         weights_file: File with the weights, beside the card.
         weights_sha256: SHA-256 of that file.
@@ -95,6 +98,7 @@ class ModelCard(_Frozen):
     temperatures: tuple[float, ...]
     threshold_curve: tuple[ThresholdPoint, ...]
     default_thresholds: tuple[float, ...]
+    cost_basis: str = "multiply-accumulates"
     training: TrainingRecord
     weights_file: str = WEIGHTS_NAME
     weights_sha256: str
@@ -170,7 +174,7 @@ class ModelCard(_Frozen):
                 f"model {self.name!r} reaches an accuracy of at most {best:.4f} on its validation images: "
                 f"ask for less than {target_accuracy}"
             )
-        return min(fitting, key=lambda point: point.mac_fraction)
+        return min(fitting, key=lambda point: point.cost)
 
 
 def shipped_models() -> list[str]:

@@ -17,11 +17,12 @@ THRESHOLD_LEVELS = (
 
 @dataclass(frozen=True)
 class ExitOutcome:
-    """What early exits bring on labelled images; shares and accuracies in [0, 1]."""
+    """What early exits bring on labelled images; shares and accuracies in [0, 1], `cost` relative to the last exit."""
 
     thresholds: tuple[float, ...]
     accuracy: float
     mac_fraction: float
+    cost: float
     exit_shares: tuple[float, ...]
 
 
@@ -62,6 +63,12 @@ def exit_costs(segment_macs: Sequence[int], exit_macs: Sequence[int]) -> NDArray
     return np.asarray(run / (sum(segment_macs) + exit_macs[-1]))
 
 
+def time_costs(segment_s: Sequence[float]) -> NDArray[Any]:
+    """Cost (K,) of leaving at each exit, from times of the segments with their exits, relative to running them all."""
+    run = np.cumsum(np.asarray(segment_s, dtype=np.float64))
+    return np.asarray(run / run[-1])
+
+
 def exits_taken(confidence: NDArray[Any], thresholds: Sequence[float]) -> NDArray[Any]:
     """Index 0..K-1 of the exit that each image takes; confidence (K, N), thresholds of exits 1..K-1."""
     sure = confidence >= np.asarray((*thresholds, -np.inf))[:, None]
@@ -69,51 +76,70 @@ def exits_taken(confidence: NDArray[Any], thresholds: Sequence[float]) -> NDArra
 
 
 def outcome(
-    confidence: NDArray[Any], correct: NDArray[Any], costs: NDArray[Any], thresholds: Sequence[float]
+    confidence: NDArray[Any],
+    correct: NDArray[Any],
+    macs: NDArray[Any],
+    thresholds: Sequence[float],
+    costs: NDArray[Any] | None = None,
 ) -> ExitOutcome:
     """What `thresholds` bring.
 
     Args:
         confidence: (K, N) calibrated confidence of each exit.
         correct: (K, N) whether each exit would be right.
-        costs: (K,) of `exit_costs`.
+        macs: (K,) of `exit_costs`.
         thresholds: Of exits 1..K-1.
+        costs: (K,) of `time_costs`; `macs` where left out.
     """
     taken = exits_taken(confidence, thresholds)
-    shares = np.bincount(taken, minlength=len(costs)) / len(taken)
+    shares = np.bincount(taken, minlength=len(macs)) / len(taken)
     return ExitOutcome(
         thresholds=tuple(float(value) for value in thresholds),
         accuracy=float(correct[taken, np.arange(len(taken))].mean()),
-        mac_fraction=float(shares @ costs),
+        mac_fraction=float(shares @ macs),
+        cost=float(shares @ (macs if costs is None else costs)),
         exit_shares=tuple(float(share) for share in shares),
     )
 
 
-def threshold_curve(confidence: NDArray[Any], correct: NDArray[Any], costs: NDArray[Any]) -> list[ExitOutcome]:
+def threshold_curve(
+    confidence: NDArray[Any], correct: NDArray[Any], macs: NDArray[Any], costs: NDArray[Any] | None = None
+) -> list[ExitOutcome]:
     """Settings from cheap to accurate, every threshold rising along the way.
 
     Starts with every image leaving at the first exit and raises, again and again, that one threshold, by as much,
-    that brings the most accuracy per cost. Settings that a cheaper one beats are left out.
+    that brings the most accuracy per cost; the levels on the way are settings too. Settings that a cheaper one beats
+    are left out.
+
+    Args:
+        confidence: (K, N) calibrated confidence of each exit.
+        correct: (K, N) whether each exit would be right.
+        macs: (K,) of `exit_costs`.
+        costs: (K,) of `time_costs`; `macs` where left out.
     """
-    levels = THRESHOLD_LEVELS
-    position = [0] * (len(costs) - 1)
-    path = [outcome(confidence, correct, costs, [levels[index] for index in position])]
+    position = [0] * (len(macs) - 1)
+
+    def at(exit_index: int, level: int) -> ExitOutcome:
+        chosen = [*position[:exit_index], level, *position[exit_index + 1 :]]
+        return outcome(confidence, correct, macs, [THRESHOLD_LEVELS[index] for index in chosen], costs)
+
+    path = [at(0, 0)]
     while True:
-        best: tuple[float, list[int], ExitOutcome] | None = None
+        best: tuple[float, int, list[ExitOutcome]] | None = None
         for exit_index, level in enumerate(position):
-            for higher in range(level + 1, len(levels)):
-                raised = [*position[:exit_index], higher, *position[exit_index + 1 :]]
-                candidate = outcome(confidence, correct, costs, [levels[index] for index in raised])
-                cost = candidate.mac_fraction - path[-1].mac_fraction
+            raised = [at(exit_index, higher) for higher in range(level + 1, len(THRESHOLD_LEVELS))]
+            for count, candidate in enumerate(raised, start=1):
+                cost = candidate.cost - path[-1].cost
                 if cost <= 0.0:
                     continue  # no image is affected: raising it now would only bind later steps
                 gain = (candidate.accuracy - path[-1].accuracy) / cost
                 if best is None or gain > best[0]:
-                    best = (gain, raised, candidate)
+                    best = (gain, exit_index, raised[:count])
         if best is None:
             break
-        position, reached = best[1], best[2]
-        path.append(reached)
+        _, exit_index, reached = best
+        position[exit_index] += len(reached)
+        path.extend(reached)
     curve = path[:1]
     for point in path[1:]:
         if point.accuracy > curve[-1].accuracy:
@@ -126,7 +152,7 @@ def cheapest_within(curve: Sequence[ExitOutcome], accuracy: float) -> ExitOutcom
     fitting = [point for point in curve if point.accuracy >= accuracy]
     if not fitting:
         return max(curve, key=lambda point: point.accuracy)
-    return min(fitting, key=lambda point: point.mac_fraction)
+    return min(fitting, key=lambda point: point.cost)
 
 
 def expected_calibration_error(confidence: NDArray[Any], correct: NDArray[Any], *, bins: int = 15) -> float:

@@ -70,6 +70,20 @@ def run_exits(
     return class_ids, confidence
 
 
+def labels_for(card: ModelCard, data: LabelledImages) -> NDArray[Any]:
+    """Labels (N,) of `data` as class ids of the model.
+
+    Raises:
+        DataError: The model does not know one of the classes.
+    """
+    unknown = sorted(set(data.class_names) - set(card.class_names))
+    if unknown:
+        raise DataError(
+            f"model {card.name!r} knows the classes {', '.join(card.class_names)}, but the images have {unknown[0]!r}"
+        )
+    return np.asarray(np.array([card.class_names.index(name) for name in data.class_names])[data.labels])
+
+
 def evaluate(
     card: ModelCard,
     runner: SegmentRunner,
@@ -86,14 +100,9 @@ def evaluate(
         DataError: The classes of `data` are not those of the model.
         ConfigurationError: Not one threshold for each exit but the last.
     """
-    unknown = sorted(set(data.class_names) - set(card.class_names))
-    if unknown:
-        raise DataError(
-            f"model {card.name!r} knows the classes {', '.join(card.class_names)}, but the images have {unknown[0]!r}"
-        )
+    labels = labels_for(card, data)
     if len(thresholds) != card.num_segments - 1:
         raise ConfigurationError(f"expected {card.num_segments - 1} thresholds, came {len(thresholds)}")
-    labels = np.array([card.class_names.index(name) for name in data.class_names])[data.labels]
     class_ids, confidence = run_exits(runner, card.num_segments, data.images, on_batch=on_batch)
     correct = class_ids == labels
     costs = exit_costs(card.segment_macs, card.exit_macs)

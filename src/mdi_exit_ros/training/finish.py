@@ -8,20 +8,22 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 
+from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.architecture import Architecture
-from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ThresholdPoint, TrainingRecord
+from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ThresholdPoint, TrainingRecord, load_card
 from mdi_exit_ros.model.checkpoint import feature_shapes, save_weights
 from mdi_exit_ros.model.cost import segment_costs
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training import calibration
 from mdi_exit_ros.training.datasets import LabelledImages
 from mdi_exit_ros.training.loop import exit_accuracy, exit_logits
+from mdi_exit_ros.training.operating_points import Calibration, calibrate
 
-ACCURACY_GIVEN_UP = 0.002
+MACS = "multiply-accumulates"
 
 
 def write_model(
@@ -45,17 +47,9 @@ def write_model(
     The default thresholds are the cheapest that lose at most 0.2 points of accuracy against the last exit alone.
     """
     network.eval()
-    logits = exit_logits(network, validation.images)
-    temperatures = tuple(calibration.fit_temperature(answer, validation.labels) for answer in logits)
-    probabilities = calibration.softmax(logits / np.asarray(temperatures, dtype=np.float32)[:, None, None])
-    accuracy_validation = exit_accuracy(logits, validation.labels)
     segment_macs, exit_macs = segment_costs(network, architecture.input_shape)
-    curve = calibration.threshold_curve(
-        probabilities.max(axis=2),
-        logits.argmax(axis=2) == validation.labels,
-        calibration.exit_costs(segment_macs, exit_macs),
-    )
-    default = calibration.cheapest_within(curve, accuracy_validation[-1] - ACCURACY_GIVEN_UP)
+    logits = exit_logits(network, validation.images)
+    fitted = calibrate(logits, validation.labels, calibration.exit_costs(segment_macs, exit_macs))
     accuracy_test = exit_accuracy(exit_logits(network, test.images), test.labels)
     out_directory.mkdir(parents=True, exist_ok=True)
     weights = out_directory / WEIGHTS_NAME
@@ -73,12 +67,10 @@ def write_model(
             sum(parameter.numel() for parameter in network[number].parameters())
             for number in range(1, len(network) + 1)
         ),
-        accuracy_validation=tuple(accuracy_validation),
+        accuracy_validation=tuple(exit_accuracy(logits, validation.labels)),
         accuracy_test=tuple(accuracy_test),
         test_images=len(test),
-        temperatures=temperatures,
-        threshold_curve=tuple(ThresholdPoint(**asdict(point)) for point in curve),
-        default_thresholds=default.thresholds,
+        **_chosen(fitted, MACS),
         training=TrainingRecord(
             data=Path(data).name,
             data_hash=validation.data_hash,
@@ -92,9 +84,45 @@ def write_model(
         ),
         weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
     )
-    partial = out_directory / f"{CARD_NAME}.partial"
-    partial.write_text(card.model_dump_json(indent=1) + "\n")
-    os.replace(partial, out_directory / CARD_NAME)
+    _write_card(card, out_directory)
     say(f"test accuracy per exit: {' '.join(f'{accuracy:.4f}' for accuracy in accuracy_test)}")
-    say(f"default thresholds {default.thresholds}: {default.mac_fraction:.3f} of the multiply-accumulates")
+    say(
+        f"default thresholds {fitted.default.thresholds}: {fitted.default.mac_fraction:.3f} of the multiply-accumulates"
+    )
     say(f"wrote {out_directory}")
+
+
+def rewrite_model(card: ModelCard, fitted: Calibration, cost_basis: str, out_directory: Path) -> ModelCard:
+    """Writes the model of `card` with another calibration; answers with the new card.
+
+    Raises:
+        ConfigurationError: `out_directory` holds something that is not a model.
+    """
+    out_directory.mkdir(parents=True, exist_ok=True)
+    weights = out_directory / card.weights_file
+    if weights.resolve() != card.weights_path.resolve():
+        if any(out_directory.iterdir()) and not (out_directory / CARD_NAME).is_file():
+            raise ConfigurationError(
+                f"--out {out_directory} has other files in it: expected a model or an empty folder"
+            )
+        partial = weights.with_suffix(".partial")
+        partial.write_bytes(card.weights_path.read_bytes())
+        os.replace(partial, weights)
+    _write_card(card.model_copy(update=_chosen(fitted, cost_basis)), out_directory)
+    return load_card(out_directory)
+
+
+def _chosen(fitted: Calibration, cost_basis: str) -> dict[str, Any]:
+    """The fields of a card that a calibration decides."""
+    return {
+        "temperatures": fitted.temperatures,
+        "threshold_curve": tuple(ThresholdPoint(**asdict(point)) for point in fitted.curve),
+        "default_thresholds": fitted.default.thresholds,
+        "cost_basis": cost_basis,
+    }
+
+
+def _write_card(card: ModelCard, directory: Path) -> None:
+    partial = directory / f"{CARD_NAME}.partial"
+    partial.write_text(card.model_dump_json(indent=1) + "\n")
+    os.replace(partial, directory / CARD_NAME)

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`mdi-exit calibrate`: temperatures and thresholds of a model, from labelled images and measured times."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+
+
+@click.command(short_help="Fit a model's temperatures and thresholds to labelled images.")
+@click.option("--model", "model_name", default="mobilenetv2", show_default=True, help="Shipped model or its folder.")
+@click.option("--data", required=True, help="Zip archive or folder of [<split>/]<class>/<image>, or torchvision:DIR.")
+@click.option(
+    "--split",
+    help="Which images of --data decide; by default those of train that the model's own training held out.",
+)
+@click.option("--report-split", default="test", show_default=True, help="Images that only report, where there are any.")
+@click.option(
+    "--profile",
+    "profile_file",
+    type=click.Path(path_type=Path),
+    help="Times to count with (mdi-exit profile); this computer's by default, else multiply-accumulates.",
+)
+@click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Frames per run that is timed.")
+@click.option("--out", "out_directory", type=click.Path(path_type=Path), help="Model directory to write.")
+@click.option(
+    "--plots", "plot_directory", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures."
+)
+@json_option("Also write everything here.")
+def calibrate(
+    model_name: str,
+    data: str,
+    split: str | None,
+    report_split: str,
+    profile_file: Path | None,
+    batch: int,
+    out_directory: Path | None,
+    plot_directory: Path | None,
+    json_path: Path | None,
+) -> None:
+    """Fit a temperature per exit and the cheapest thresholds for every accuracy, and say how well both hold.
+
+    Without --out nothing of the model is changed.
+    """
+    from mdi_exit_ros.errors import DataError
+    from mdi_exit_ros.model.card import load_card
+    from mdi_exit_ros.model.checkpoint import load_network
+    from mdi_exit_ros.training import calibration
+    from mdi_exit_ros.training.datasets import LabelledImages, load_split, split_validation
+    from mdi_exit_ros.training.evaluation import labels_for
+    from mdi_exit_ros.training.finish import rewrite_model
+    from mdi_exit_ros.training.loop import exit_logits
+    from mdi_exit_ros.training.operating_points import calibrate as fit
+    from mdi_exit_ros.training.operating_points import report
+
+    card = load_card(model_name)
+    network = load_network(card)
+    height, width, _ = card.input_shape
+
+    def images_of(name: str) -> LabelledImages:
+        return load_split(data, name, image_size=(height, width))
+
+    if split is None:
+        _, deciding = split_validation(images_of("train"), card.training.validation_images, seed=card.training.seed)
+    else:
+        deciding = images_of(split)
+    macs = calibration.exit_costs(card.segment_macs, card.exit_macs)
+    seconds, basis = _times(card, profile_file, batch)
+    costs = calibration.time_costs(seconds) if seconds else None
+    logits, labels = exit_logits(network, deciding.images), labels_for(card, deciding)
+    fitted = fit(logits, labels, macs, costs)
+    document: dict[str, Any] = {
+        "model": card.name,
+        "temperatures": list(fitted.temperatures),
+        "default_thresholds": list(fitted.default.thresholds),
+        "cost": basis,
+        "mac_fraction_exits": [float(value) for value in fitted.macs],
+        "cost_exits": [float(value) for value in fitted.costs],
+        "data_hash": deciding.data_hash,
+        "validation": report(fitted, logits, labels),
+        "test": None,
+    }
+    try:
+        others = images_of(report_split)
+    except DataError:
+        click.echo(f"no {report_split} images in {data}: nothing to hold the calibration against")
+    else:
+        document["test"] = report(fitted, exit_logits(network, others.images), labels_for(card, others))
+    _show(document)
+    if out_directory is not None:
+        written = rewrite_model(card, fitted, basis, out_directory)
+        click.echo(f"wrote {out_directory} ({written.model_id})")
+    if plot_directory is not None:
+        from mdi_exit_ros.training.plots import draw_calibration
+
+        plot_directory.mkdir(parents=True, exist_ok=True)
+        for path in draw_calibration(document, plot_directory):
+            click.echo(f"wrote {path}")
+    if json_path is not None:
+        write_json(document, json_path)
+
+
+def _times(card: Any, profile_file: Path | None, batch: int) -> tuple[tuple[float, ...], str]:
+    """Time per frame (s) of each segment, and what to call it; no times where none were measured."""
+    from mdi_exit_ros.errors import ConfigurationError
+    from mdi_exit_ros.profile import load_profile, profile_path
+
+    path = profile_file or profile_path(card.model_id)
+    if profile_file is None and not path.is_file():
+        return (), "multiply-accumulates"
+    measured = load_profile(path)
+    if measured.model_id != card.model_id:
+        raise ConfigurationError(f"{path} is of {measured.model} {measured.model_id}, expected {card.model_id}")
+    times = measured.fastest(batch=batch)
+    seconds = times.per_frame(range(1, card.num_segments + 1), batch)
+    where = f"{times.backend} {times.precision}, batches of {batch}, {measured.machine.get('processor')}"
+    return seconds, f"time: {where}"
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    split, name = (document["test"], "test") if document["test"] else (document["validation"], "validation")
+    table = Table(title=f"{document['model']}, exits alone on {split['images']} {name} images")
+    for heading in ("exit", "accuracy", "95 %", "temperature", "ECE before", "after", "cost", "multiply-accumulates"):
+        table.add_column(heading, justify="right")
+    for index, accuracy in enumerate(split["accuracy_exits"]):
+        low, high = split["accuracy_exits_interval"][index]
+        table.add_row(
+            str(index + 1),
+            f"{accuracy:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{document['temperatures'][index]:.3f}",
+            f"{split['ece_before'][index]:.4f}",
+            f"{split['ece_after'][index]:.4f}",
+            f"{document['cost_exits'][index]:.3f}",
+            f"{document['mac_fraction_exits'][index]:.3f}",
+        )
+    console = wide_console()
+    console.print(table)
+    table = Table(
+        title=f"thresholds for a target accuracy, and what they reach on the {name} images",
+        caption=f"cost: {document['cost']}",
+    )
+    for heading in ("target", "accuracy", "95 %", "held", "cost", "multiply-accumulates", "exits"):
+        table.add_column(heading, justify="right")
+    for each in split["targets"]:
+        low, high = each["accuracy_interval"]
+        table.add_row(
+            f"{each['target']:.3f}",
+            f"{each['accuracy']:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            "yes" if each["held"] else "no",
+            f"{each['cost']:.3f}",
+            f"{each['mac_fraction']:.3f}",
+            " ".join(f"{share:.2f}" for share in each["exit_shares"]),
+        )
+    console.print(table)
+    default = split["default"]
+    low, high = default["accuracy_interval"]
+    console.print(
+        f"default thresholds {document['default_thresholds']}: accuracy {default['accuracy']:.4f} "
+        f"({low:.4f}-{high:.4f}) for {default['cost']:.3f} of the cost, "
+        f"{default['mac_fraction']:.3f} of the multiply-accumulates",
+        soft_wrap=True,
+    )
