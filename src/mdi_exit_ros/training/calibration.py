@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 THRESHOLD_LEVELS = (
-    0.0, *(round(0.20 + 0.02 * step, 2) for step in range(38)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0,
+    0.0, *(round(0.20 + 0.01 * step, 2) for step in range(75)), 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999, 1.0,
 )  # fmt: skip
+POINT_STEP = 0.001  # of accuracy, between two points of a curve
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,13 @@ def threshold_curve(
         _, exit_index, reached = best
         position[exit_index] += len(reached)
         path.extend(reached)
+    best_accuracy = max(point.accuracy for point in path)
     curve = path[:1]
     for point in path[1:]:
-        if point.accuracy > curve[-1].accuracy:
+        if (
+            point.accuracy >= min(best_accuracy, curve[-1].accuracy + POINT_STEP)
+            and point.accuracy > curve[-1].accuracy
+        ):
             curve.append(point)
     return curve
 
