@@ -32,6 +32,13 @@ def test_shipped_model_is_measured_on_the_shipped_sample(tmp_path: Path) -> None
     assert low < figures["accuracy"] < high
     assert 0.0 < figures["mac_fraction"] < 1.1  # type: ignore[operator]
     assert 0.0 <= figures["ece"] < 0.1  # type: ignore[operator]
+    for share, (low, high) in zip(figures["exits"], figures["exits_interval"], strict=True):  # type: ignore[call-overload]
+        assert low <= share <= high
+    assert [tuple(point["thresholds"]) for point in figures["curve"]] == [  # type: ignore[attr-defined]
+        point.thresholds for point in card.threshold_curve
+    ]
+    for point in figures["curve"]:  # type: ignore[attr-defined]
+        assert point["accuracy_interval"][0] < point["accuracy"] < point["accuracy_interval"][1]
 
 
 def test_target_accuracy_trades_cost_for_accuracy(tmp_path: Path, tiny_archive: Path) -> None:
@@ -42,6 +49,23 @@ def test_target_accuracy_trades_cost_for_accuracy(tmp_path: Path, tiny_archive: 
     cheapest = report(tmp_path, "--data", str(tiny_archive), "--thresholds", "0,0,0,0", "--backend", "torch")
     assert cheapest["exits"] == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert cheapest["accuracy"] == cheapest["accuracy_exits"][0]  # type: ignore[index]
+
+
+def test_encodings_are_compared_at_every_cut(tmp_path: Path, tiny_archive: Path) -> None:
+    card = load_card("mobilenetv2")
+    rows = report(tmp_path, "--data", str(tiny_archive), "--split", "train", "--encodings")["encodings"]
+    assert [(row["encoding"], row["cut"]) for row in rows] == [  # type: ignore[attr-defined]
+        (encoding, cut) for encoding in ("raw", "fp16", "int8") for cut in (1, 2, 3, 4, 0)
+    ]
+    for row in rows:  # type: ignore[attr-defined]
+        assert row["agreement"] > (0.99 if row["encoding"] == "raw" else 0.9)
+        if row["cut"]:
+            channels, height, width = card.feature_shapes[row["cut"] - 1]
+            elements = channels * height * width
+            expected = {"raw": 4 * elements, "fp16": 2 * elements, "int8": elements + 2 * channels}
+            assert row["nbytes"] == expected[row["encoding"]]
+    coarse = report(tmp_path, "--data", str(tiny_archive), "--encoding", "int8")
+    assert coarse["encoding"] == "int8"
 
 
 @pytest.mark.parametrize(

@@ -4,10 +4,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+from mdi_exit_ros.codec import ENCODINGS
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from mdi_exit_ros.training.evaluation import CurvePoint, EncodingReport
+
+CURVE_ROWS = 10
 
 
 @click.command(short_help="Measure a model's accuracy and cost on labelled images.")
@@ -25,6 +34,8 @@ from mdi_exit_ros.cli.output import json_option, write_json
 @click.option("--thresholds", help="Thresholds of all exits but the last, comma separated; the card's by default.")
 @click.option("--backend", default="auto", show_default=True, help="auto, onnxruntime, openvino or torch.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 with openvino.")
+@click.option("--encoding", default="raw", show_default=True, type=click.Choice(ENCODINGS), help="Of features at cuts.")
+@click.option("--encodings", is_flag=True, help="Also compare all encodings at every cut; takes a dozen runs.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @json_option("Also write the figures here.")
 def evaluate(
@@ -35,11 +46,12 @@ def evaluate(
     thresholds: str | None,
     backend: str,
     precision: str,
+    encoding: str,
+    encodings: bool,
     threads: int,
     json_path: Path | None,
 ) -> None:
     """Measure a model's accuracy and cost on labelled images."""
-    from rich.console import Console
     from rich.progress import Progress
     from rich.table import Table
 
@@ -65,7 +77,7 @@ def evaluate(
     images = load_split(data or str(sample_archive()), split, image_size=(height, width))
     backend = resolve_backend(backend)
     runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=threads)
-    console = Console()
+    console = wide_console()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"evaluating {card.name}", total=len(images))
         report = evaluation.evaluate(
@@ -75,8 +87,19 @@ def evaluate(
             applied,
             backend=backend,
             precision=precision,
+            encoding=encoding,
             on_batch=lambda count: progress.advance(bar, count),
         )
+        compared = []
+        if encodings:
+            bar = progress.add_task("comparing encodings", total=None)
+            compared = evaluation.compare_encodings(
+                card,
+                runner,
+                images,
+                applied,
+                on_run=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
     table = Table(title=f"{card.name} ({card.model_id}) on {len(images)} images, {backend} {precision}")
     for heading in ("exit", "accuracy alone", "95 %", "ECE", "threshold", "share of images"):
         table.add_column(heading, justify="right")
@@ -91,10 +114,56 @@ def evaluate(
         )
     console.print(table)
     low, high = report["accuracy_interval"]
+    _show_curve(report["curve"], console)
     console.print(
         f"with early exits: accuracy {report['accuracy']:.4f} ({low:.4f}-{high:.4f}), "
         f"{report['mac_fraction']:.3f} of the multiply-accumulates, ECE {report['ece']:.4f}",
         soft_wrap=True,
     )
+    if compared:
+        _show_encodings(compared, console)
     if json_path is not None:
-        write_json(report, json_path)
+        write_json({**report, **({"encodings": compared} if compared else {})}, json_path)
+
+
+def _show_curve(curve: list[CurvePoint], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="settings of the exits, from cheap to accurate (every one of them with --json)")
+    for heading in ("thresholds", "accuracy", "95 %", "multiply-accumulates", "share of images at each exit"):
+        table.add_column(heading, justify="right")
+    for point in curve[:: max(1, len(curve) // CURVE_ROWS)]:
+        low, high = point["accuracy_interval"]
+        table.add_row(
+            " ".join(f"{value:.2f}" for value in point["thresholds"]),
+            f"{point['accuracy']:.4f}",
+            f"{low:.4f}-{high:.4f}",
+            f"{point['mac_fraction']:.3f}",
+            " ".join(f"{share:.2f}" for share in point["exits"]),
+        )
+    console.print(table)
+
+
+def _show_encodings(compared: list[EncodingReport], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="features as they cross the network, one cut at a time and all at once")
+    for heading in (
+        "encoding",
+        "behind segment",
+        "bytes per frame",
+        "accuracy with exits",
+        "of the last exit",
+        "equal",
+    ):
+        table.add_column(heading, justify="left" if heading == "encoding" else "right")
+    for row in compared:
+        table.add_row(
+            row["encoding"],
+            str(row["cut"] or "every"),
+            str(row["nbytes"]) if row["cut"] else "",
+            f"{row['accuracy']:.4f}",
+            f"{row['accuracy_last']:.4f}",
+            f"{100.0 * row['agreement']:.2f} %",
+        )
+    console.print(table)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdi_exit_ros import codec
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.model.backends.interface import SegmentRunner
 from mdi_exit_ros.model.card import ModelCard
@@ -20,6 +22,8 @@ from mdi_exit_ros.training.calibration import (
     wilson_interval,
 )
 from mdi_exit_ros.training.datasets import LabelledImages
+
+NOTHING_ENCODED: Mapping[int, str] = MappingProxyType({})
 
 
 class EvaluationReport(TypedDict):
@@ -36,6 +40,7 @@ class EvaluationReport(TypedDict):
     data_hash: str
     backend: str
     precision: str
+    encoding: str
     accuracy_exits: list[float]
     accuracy_exits_interval: list[tuple[float, float]]
     ece_exits: list[float]
@@ -43,8 +48,20 @@ class EvaluationReport(TypedDict):
     accuracy: float
     accuracy_interval: tuple[float, float]
     exits: list[float]
+    exits_interval: list[tuple[float, float]]
     mac_fraction: float
     ece: float
+    curve: list[CurvePoint]
+
+
+class CurvePoint(TypedDict):
+    """What one point of the model's threshold curve brings on these images."""
+
+    thresholds: list[float]
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    mac_fraction: float
+    exits: list[float]
 
 
 def run_exits(
@@ -53,9 +70,13 @@ def run_exits(
     images: NDArray[Any],
     *,
     batch_size: int = 64,
+    encodings: Mapping[int, str] = NOTHING_ENCODED,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Class (K, N) and confidence (K, N) of every exit for images (N, H, W, 3)."""
+    """Class (K, N) and confidence (K, N) of every exit for images (N, H, W, 3).
+
+    Features go through the codec as if they crossed the network: `encodings` names the encoding behind segment 1..K-1.
+    """
     class_ids = np.empty((segments, len(images)), dtype=np.uint16)
     confidence = np.empty((segments, len(images)), dtype=np.float32)
     for start in range(0, len(images), batch_size):
@@ -65,9 +86,68 @@ def run_exits(
             output = runner.run(segment, batch)
             class_ids[segment - 1, span], confidence[segment - 1, span] = output.class_id, output.confidence
             if output.features is not None:
-                batch = output.features
+                batch = _crossed(output.features, encodings[segment]) if segment in encodings else output.features
         on_batch(span.stop - span.start)
     return class_ids, confidence
+
+
+def _crossed(features: NDArray[Any], encoding: str) -> NDArray[Any]:
+    """Features as they come out of the network on the other side."""
+    sent = codec.encode([features], encoding)
+    return codec.decode(sent.dtype, sent.shape, sent.encoding, b"".join(sent.data))
+
+
+class EncodingReport(TypedDict):
+    """What an encoding costs at one cut: bytes per frame there, and accuracies in [0, 1] when only it is encoded.
+
+    `cut` is the segment in front of it; 0 stands for all cuts at once, with the bytes of the dearest.
+    `agreement` is the share of images that the last exit answers as without encoding.
+    """
+
+    encoding: str
+    cut: int
+    nbytes: int
+    accuracy: float
+    accuracy_interval: tuple[float, float]
+    accuracy_last: float
+    agreement: float
+
+
+def compare_encodings(
+    card: ModelCard,
+    runner: SegmentRunner,
+    data: LabelledImages,
+    thresholds: Sequence[float],
+    *,
+    on_run: Callable[[int, int], None] = lambda done, total: None,
+) -> list[EncodingReport]:
+    """Runs all images once per encoding and cut; `thresholds` are those of exits 1..K-1."""
+    labels = labels_for(card, data)
+    cuts = range(1, card.num_segments)
+    macs = exit_costs(card.segment_macs, card.exit_macs)
+    everything = [(encoding, cut) for encoding in codec.ENCODINGS for cut in (*cuts, 0)]
+    reports: list[EncodingReport] = []
+    reference: NDArray[Any] | None = None
+    for done, (encoding, cut) in enumerate(everything, start=1):
+        if encoding != codec.RAW or reference is None:
+            encodings = {each: encoding for each in cuts if cut in (0, each)}
+            class_ids, confidence = run_exits(runner, card.num_segments, data.images, encodings=encodings)
+            reference = class_ids[-1] if reference is None else reference
+        point = outcome(confidence, class_ids == labels, macs, thresholds)
+        sizes = [card.input_nbytes_of(each + 1, encoding) for each in cuts if cut in (0, each)]
+        reports.append(
+            EncodingReport(
+                encoding=encoding,
+                cut=cut,
+                nbytes=max(sizes),
+                accuracy=point.accuracy,
+                accuracy_interval=wilson_interval(round(point.accuracy * len(labels)), len(labels)),
+                accuracy_last=float((class_ids[-1] == labels).mean()),
+                agreement=float((class_ids[-1] == reference).mean()),
+            )
+        )
+        on_run(done, len(everything))
+    return reports
 
 
 def labels_for(card: ModelCard, data: LabelledImages) -> NDArray[Any]:
@@ -92,6 +172,7 @@ def evaluate(
     *,
     backend: str,
     precision: str,
+    encoding: str = codec.RAW,
     on_batch: Callable[[int], None] = lambda count: None,
 ) -> EvaluationReport:
     """Runs all images through all exits and says how good each is, and what leaving early brings.
@@ -103,7 +184,8 @@ def evaluate(
     labels = labels_for(card, data)
     if len(thresholds) != card.num_segments - 1:
         raise ConfigurationError(f"expected {card.num_segments - 1} thresholds, came {len(thresholds)}")
-    class_ids, confidence = run_exits(runner, card.num_segments, data.images, on_batch=on_batch)
+    encodings = {} if encoding == codec.RAW else dict.fromkeys(range(1, card.num_segments), encoding)
+    class_ids, confidence = run_exits(runner, card.num_segments, data.images, encodings=encodings, on_batch=on_batch)
     correct = class_ids == labels
     costs = exit_costs(card.segment_macs, card.exit_macs)
     with_exits = outcome(confidence, correct, costs, thresholds)
@@ -116,6 +198,7 @@ def evaluate(
         data_hash=data.data_hash,
         backend=backend,
         precision=precision,
+        encoding=encoding,
         accuracy_exits=[float(value) for value in correct.mean(axis=1)],
         accuracy_exits_interval=[wilson_interval(int(right), len(labels)) for right in correct.sum(axis=1)],
         ece_exits=[expected_calibration_error(c, r) for c, r in zip(confidence, correct, strict=True)],
@@ -123,6 +206,17 @@ def evaluate(
         accuracy=with_exits.accuracy,
         accuracy_interval=wilson_interval(int(correct[taken, everyone].sum()), len(labels)),
         exits=list(with_exits.exit_shares),
+        exits_interval=[wilson_interval(round(share * len(labels)), len(labels)) for share in with_exits.exit_shares],
         mac_fraction=with_exits.mac_fraction,
         ece=expected_calibration_error(confidence[taken, everyone], correct[taken, everyone]),
+        curve=[
+            CurvePoint(
+                thresholds=list(point.thresholds),
+                accuracy=point.accuracy,
+                accuracy_interval=wilson_interval(round(point.accuracy * len(labels)), len(labels)),
+                mac_fraction=point.mac_fraction,
+                exits=list(point.exit_shares),
+            )
+            for point in (outcome(confidence, correct, costs, each.thresholds) for each in card.threshold_curve)
+        ],
     )
