@@ -147,9 +147,8 @@ def test_package_files_are_empty() -> None:
 
 def test_every_source_file_names_its_licence() -> None:
     root = SOURCE.parent.parent
-    files = [
-        path for folder in ("src", "test", "launch", "scripts", "benchmark") for path in (root / folder).rglob("*.py")
-    ]
+    folders = ("src", "test", "launch", "scripts", "benchmark", "examples")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
     without = [
         path
         for path in files

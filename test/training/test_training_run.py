@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from mdi_exit_ros.cli.train import train
 from mdi_exit_ros.errors import ConfigurationError, DataError, ModelError
-from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.architecture import ARCHITECTURES, load_architecture
 from mdi_exit_ros.model.backbones import torchvision_module
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.model.checkpoint import load_network
@@ -83,9 +83,10 @@ def test_training_writes_a_complete_model_directory(trained: Path, pictures: dic
 
 def test_a_resumed_run_gives_the_same_model(trained: Path, tiny_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        run(tiny_archive, tmp_path, stop_after=1)
+        run(tiny_archive, tmp_path, stop_after=2)
     said = run(tiny_archive, tmp_path, resume=True)
-    assert said[0].startswith("epoch 2/2")
+    assert said[0] == "100 images to train, 20 to calibrate, 20 to report"
+    assert said[1].startswith("epoch 2/2")
     assert load_card(tmp_path).model_id == load_card(trained).model_id
 
 
@@ -112,12 +113,31 @@ def test_a_broken_image_stops_training_with_its_name(
 def test_nothing_to_resume_and_unknown_architecture_are_named(tiny_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="nothing to resume"):
         run(tiny_archive, tmp_path, resume=True)
-    with pytest.raises(ConfigurationError, match="unknown architecture 'vgg': expected one of mobilenetv2"):
+    with pytest.raises(
+        ConfigurationError,
+        match="unknown architecture 'vgg': expected one of mobilenetv2, mobilenetv2_f",
+    ):
         CliRunner().invoke(
             train,
             ["--data", str(tiny_archive), "--architecture", "vgg", "--out", str(tmp_path)],
             catch_exceptions=False,
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("backbone: [", "is not YAML"),
+        ("backbone: mobilenet_v2\n", "is not an architecture: cuts: Field required"),
+        ("backbone: a\ncuts: [1]\nexit_hidden_channels: [null]\nstrides: [1]\ndepth: 3\n", "depth: Unexpected"),
+    ],
+)
+def test_a_file_that_describes_no_architecture_is_named(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigurationError, match=message):
+        load_architecture(str(tmp_path / "mine.yaml"))
+    with pytest.raises(ConfigurationError, match="cannot read the architecture"):
+        load_architecture(str(tmp_path / "nothing.yaml"))
 
 
 def test_the_classes_are_those_of_the_images(
@@ -135,7 +155,7 @@ def test_a_run_can_start_from_another_models_weights(trained: Path, tiny_archive
     start = starting_point(str(trained), SegmentedNetwork(RUN.architecture), "mobilenet_v2")
     options = dataclasses.replace(OPTIONS, epochs=1, peak_learning_rate=0.0)
     said = run(tiny_archive, tmp_path, options=options, start=start)
-    assert said[0].startswith("started from tiny ")
+    assert said[1].startswith("started from tiny ")
     card = load_card(tmp_path)
     assert card.training.started_from == start.name
     ours, theirs = load_network(card).state_dict(), load_network(load_card(trained)).state_dict()
@@ -200,7 +220,7 @@ def test_a_file_that_is_no_checkpoint_is_named(content: bytes, tiny_archive: Pat
 
 def test_a_checkpoint_of_another_seed_is_refused(tiny_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        run(tiny_archive, tmp_path, stop_after=1)
+        run(tiny_archive, tmp_path, stop_after=2)
     with pytest.raises(ConfigurationError, match="made by another run .*seed 5, now 6"):
         run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, seed=6))
 

@@ -9,8 +9,8 @@ import click
 
 
 @click.command(short_help="Train a multi-exit network and write a model directory.")
-@click.option("--data", required=True, help="Zip archive or folder of <split>/<class>/<image>, or torchvision:DIR.")
-@click.option("--architecture", default="mobilenetv2", show_default=True, help="Network to train.")
+@click.option("--data", required=True, help="Zip archive or folder of [<split>/]<class>/<image>, or torchvision:DIR.")
+@click.option("--architecture", default="mobilenetv2", show_default=True, help="What to train, or a file of one.")
 @click.option("--start-from", help="Model whose weights to start with, or torchvision for its ImageNet weights.")
 @click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
 @click.option("--seed", default=1, show_default=True, type=int, help="Decides the split, the weights and the order.")
@@ -25,10 +25,8 @@ import click
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--validation-size",
-    default=5000,
-    show_default=True,
     type=click.IntRange(min=1),
-    help="Training images held out for calibration.",
+    help="Training images held out for calibration; a tenth of them by default.",
 )
 @click.option(
     "--out", "out_directory", required=True, type=click.Path(path_type=Path), help="Model directory to write."
@@ -44,7 +42,7 @@ def train(
     batch_size: int,
     precision: str,
     device: str,
-    validation_size: int,
+    validation_size: int | None,
     out_directory: Path,
     resume: bool,
     threads: int,
@@ -52,23 +50,19 @@ def train(
     """Train a multi-exit network and write a model directory."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from mdi_exit_ros.errors import ConfigurationError
-    from mdi_exit_ros.model.architecture import ARCHITECTURES
+    from mdi_exit_ros.model.architecture import load_architecture
     from mdi_exit_ros.model.segment import SegmentedNetwork
     from mdi_exit_ros.training.loop import TrainingOptions
     from mdi_exit_ros.training.session import TrainingRun, train_model
     from mdi_exit_ros.training.start import starting_point
 
-    if architecture not in ARCHITECTURES:
-        raise ConfigurationError(
-            f"unknown architecture {architecture!r}: expected one of {', '.join(sorted(ARCHITECTURES))}"
-        )
-    network = ARCHITECTURES[architecture]
+    name, network = load_architecture(architecture)
     options = TrainingOptions(epochs=epochs, seed=seed, batch_size=batch_size, precision=precision)
     # the card names the archive, not where it lay on this computer
     command = (
-        f"mdi-exit train --data {Path(data).name} --architecture {architecture} --epochs {epochs} --seed {seed} "
-        f"--batch-size {batch_size} --precision {precision} --validation-size {validation_size}"
+        f"mdi-exit train --data {Path(data).name} --architecture {Path(architecture).name} --epochs {epochs} "
+        f"--seed {seed} --batch-size {batch_size} --precision {precision}"
+        + (f" --validation-size {validation_size}" if validation_size else "")
         + (f" --start-from {start_from}" if start_from else "")
     )
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
@@ -79,7 +73,7 @@ def train(
 
         train_model(
             TrainingRun(
-                name=architecture,
+                name=name,
                 architecture=network,
                 data=data,
                 validation_size=validation_size,

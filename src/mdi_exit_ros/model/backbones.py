@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from importlib import import_module
+from importlib.metadata import entry_points
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from mdi_exit_ros.errors import ModelError
 
 # expansion, channels and number of blocks of each stage (Sandler et al. 2018, table 2)
 MOBILENET_V2_STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
+
+Backbone = Callable[[Sequence[int]], list[nn.Module]]  # strides in, layers out
 
 _operator_stubs: list[Any] = []
 
@@ -44,6 +47,19 @@ def _mobilenet_v2(strides: Sequence[int]) -> list[nn.Module]:
     return list(network.features)
 
 
+def _resnet50(strides: Sequence[int]) -> list[nn.Module]:
+    """Torchvision's ResNet-50 with a 3x3 stem and no pooling behind it, as small images need."""
+    stem_stride, *stage_strides = _expect_strides("resnet50", strides, 5)
+    network = torchvision_module("models").resnet50(num_classes=10)
+    stem = nn.Sequential(
+        nn.Conv2d(3, 64, kernel_size=3, stride=stem_stride, padding=1, bias=False), network.bn1, network.relu
+    )
+    stages = (network.layer1, network.layer2, network.layer3, network.layer4)
+    for stage, stride in zip(stages, stage_strides, strict=True):
+        stage[0].conv2.stride = stage[0].downsample[0].stride = (stride, stride)
+    return [stem, *(block for stage in stages for block in stage)]
+
+
 def _expect_strides(name: str, strides: Sequence[int], count: int) -> Sequence[int]:
     if len(strides) != count:
         raise ModelError(f"backbone {name} takes {count} strides, of its stem and of each stage: came {list(strides)}")
@@ -70,19 +86,31 @@ def pretrained_layers(name: str) -> list[nn.Module]:
 
 
 TORCHVISION_WEIGHTS = {"mobilenet_v2": "MobileNet_V2_Weights"}
-BACKBONES: dict[str, Callable[[Sequence[int]], list[nn.Module]]] = {"mobilenet_v2": _mobilenet_v2}
+BACKBONES: dict[str, Backbone] = {"mobilenet_v2": _mobilenet_v2, "resnet50": _resnet50}
+ENTRY_POINTS = "mdi_exit_ros.backbones"  # group in which an installed package names its backbones
+
+
+def known_backbones() -> list[str]:
+    """Names of the backbones of this package and of installed ones."""
+    return sorted({*BACKBONES, *(entry.name for entry in entry_points(group=ENTRY_POINTS))})
 
 
 def backbone_layers(name: str, *, strides: Sequence[int]) -> list[nn.Module]:
     """The layers of backbone `name`, in order, without its classifier; (B, 3, H, W) float32 in.
 
     Args:
-        name: A key of `BACKBONES`.
+        name: A key of `BACKBONES`, or what an installed package offers as an entry point in ENTRY_POINTS.
         strides: Stride of the stem and of each stage; smaller ones than torchvision's own suit small images.
 
     Raises:
         ModelError: `name` is not a known backbone, or has another number of stages.
     """
-    if name not in BACKBONES:
-        raise ModelError(f"unknown backbone {name!r}: expected one of {', '.join(sorted(BACKBONES))}")
-    return BACKBONES[name](strides)
+    if name in BACKBONES:
+        return BACKBONES[name](strides)
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        found: Backbone = entry.load()
+        return found(strides)
+    raise ModelError(
+        f"unknown backbone {name!r}: expected one of {', '.join(known_backbones())}; a package of your own names more "
+        f"as entry points in {ENTRY_POINTS}"
+    )

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
 
-from mdi_exit_ros import codec
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.resources import share_directory
@@ -143,12 +142,14 @@ class ModelCard(_Frozen):
         """Shape of one frame's input of `segment` 1..K: (H, W, 3) uint8 for the first, else (C, H, W) float32."""
         return self.input_shape if segment == 1 else self.feature_shapes[segment - 2]
 
-    def input_nbytes_of(self, segment: int, encoding: str = codec.RAW) -> int:
+    def input_nbytes_of(self, segment: int, encoding: str = "raw") -> int:
         """Bytes of one frame's input of `segment` 1..K as it travels.
 
         Raises:
             CodecError: unknown encoding.
         """
+        from mdi_exit_ros import codec  # numpy; whoever only reads a card goes without
+
         dtype = "uint8" if segment == 1 else "float32"
         return codec.nbytes((1, *self.input_shape_of(segment)), dtype, encoding)
 

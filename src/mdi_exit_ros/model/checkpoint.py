@@ -67,7 +67,7 @@ def feature_shapes(network: SegmentedNetwork, input_shape: tuple[int, int, int])
     with torch.inference_mode():
         batch = torch.zeros(1, *input_shape, dtype=torch.uint8)
         for number in range(1, len(network) + 1):
-            batch = network[number].layers(batch)
+            batch = network[number].encoder(network[number].layers(batch))
             _, channels, height, width = batch.shape
             shapes.append((channels, height, width))
     return tuple(shapes)

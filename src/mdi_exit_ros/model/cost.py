@@ -39,11 +39,12 @@ def multiply_accumulates(module: nn.Module, batch: torch.Tensor) -> tuple[int, t
 def segment_costs(
     network: SegmentedNetwork, input_shape: tuple[int, int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Multiply-accumulates per image of each segment's layers and of each exit, for frames (H, W, 3)."""
+    """Multiply-accumulates per image of each segment without its exit, and of each exit, for frames (H, W, 3)."""
     batch = torch.zeros(1, *input_shape, dtype=torch.uint8)
     segments, exits = [], []
     for number in range(1, len(network) + 1):
-        cost, batch = multiply_accumulates(network[number].layers, batch)
-        segments.append(cost)
-        exits.append(multiply_accumulates(network[number].exit, batch)[0])
+        cost, features = multiply_accumulates(network[number].layers, batch)
+        exits.append(multiply_accumulates(network[number].exit, features)[0])
+        encoding, batch = multiply_accumulates(network[number].encoder, features)
+        segments.append(cost + encoding)
     return tuple(segments), tuple(exits)

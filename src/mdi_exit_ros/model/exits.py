@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Exit classifiers: what turns a segment's features into class logits."""
+"""What is added to a backbone at its cuts: exit classifiers, and autoencoders that make features small."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from typing import cast
 
 import torch
 from torch import nn
+
+
+def encoder(channels: int, width: int) -> nn.Module:
+    """First half of an autoencoder: (B, channels, H, W) to (B, width, H, W), which is what crosses the network."""
+    return nn.Sequential(nn.Conv2d(channels, width, kernel_size=1, bias=False), nn.BatchNorm2d(width))
+
+
+def decoder(width: int, channels: int) -> nn.Module:
+    """Second half of an autoencoder: (B, width, H, W) to (B, channels, H, W)."""
+    return nn.Sequential(
+        nn.Conv2d(width, channels, kernel_size=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(inplace=True)
+    )
 
 
 class ExitHead(nn.Module):

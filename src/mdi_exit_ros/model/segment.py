@@ -13,7 +13,7 @@ from torch import nn
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.model.backbones import backbone_layers
-from mdi_exit_ros.model.exits import ExitHead
+from mdi_exit_ros.model.exits import ExitHead, decoder, encoder
 
 
 class FrameNormalization(nn.Module):
@@ -31,18 +31,19 @@ class FrameNormalization(nn.Module):
 
 
 class Segment(nn.Module):
-    """Layers between two cuts and the exit behind them."""
+    """Layers between two cuts, the exit behind them, and what makes their features small for the next segment."""
 
-    def __init__(self, layers: Sequence[nn.Module], exit_head: ExitHead) -> None:
+    def __init__(self, layers: Sequence[nn.Module], exit_head: ExitHead, encode: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
         self.exit = exit_head
+        self.encoder = encode
         self.temperature = 1.0
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, C, H, W) for the next segment and uncalibrated logits (B, classes)."""
         features = self.layers(batch)
-        return features, self.exit(features)
+        return self.encoder(features), self.exit(features)
 
     def classify(self, logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Class (B,) int64 and calibrated confidence (B,) in [0, 1] of logits (B, classes)."""
@@ -57,6 +58,10 @@ class SegmentedNetwork(nn.Module):
         super().__init__()
         layers = backbone_layers(architecture.backbone, strides=architecture.strides)
         cuts = architecture.cuts
+        for name in ("exit_hidden_channels", "bottleneck_channels"):
+            given, expected = getattr(architecture, name), len(cuts) - (name == "bottleneck_channels")
+            if given is not None and len(given) != expected:
+                raise ModelError(f"{name}: expected {expected} entries for {len(cuts)} cuts, came {list(given)}")
         if cuts[-1] != len(layers):
             raise ModelError(
                 f"the last cut must be behind the last of the {len(layers)} layers of {architecture.backbone}, "
@@ -67,16 +72,20 @@ class SegmentedNetwork(nn.Module):
         self.segments = nn.ModuleList()
         with torch.no_grad():
             features = torch.zeros(1, *architecture.input_shape, dtype=torch.uint8)
-            for span, hidden in zip(spans, architecture.exit_hidden_channels, strict=True):
-                body = nn.Sequential(*span).eval()
-                features = body(features)
+            for cut, (span, hidden) in enumerate(zip(spans, architecture.exit_hidden_channels, strict=True), start=1):
+                features = nn.Sequential(*span).eval()(features)
                 head = ExitHead(
                     features.shape[1],
                     architecture.num_classes,
                     hidden_channels=hidden,
                     dropout=architecture.dropout if hidden is None else 0.0,
                 )
-                self.segments.append(Segment(span, head))
+                width, channels = architecture.bottleneck(cut), features.shape[1]
+                encode = nn.Identity() if width is None else encoder(channels, width)
+                self.segments.append(Segment(span, head, encode))
+                if width is not None:
+                    spans[cut].insert(0, decoder(width, channels))
+                features = encode.eval()(features)
         self.train()
 
     def __getitem__(self, number: int) -> Segment:

@@ -21,10 +21,16 @@ from PIL import Image, UnidentifiedImageError
 
 from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import DataError
+from mdi_exit_ros.images import resize
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 DEEP_MODES = frozenset({"I", "F", "I;16", "I;16L", "I;16B", "I;16N"})
 TORCHVISION_PREFIX = "torchvision:"
+HELD_OUT = 10  # one in so many images is held out where nobody says otherwise
+
+
+class MissingSplitError(DataError):
+    """There are images, but none of the split that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -58,10 +64,11 @@ def load_split(source: str, split: str, *, image_size: tuple[int, int] = (32, 32
         source: `torchvision:DIR`, a zip archive, or a folder. The latter two hold `<split>/<class>/<image>`, or
             `<class>/<image>` directly, which then is the only split.
         split: `train` or `test`.
-        image_size: Height and width that every image must have.
+        image_size: Height and width that every image is stretched to, as camera frames are.
 
     Raises:
-        DataError: Nothing there, no images, an image that cannot be read or is not of `image_size`.
+        DataError: Nothing there, no images, or an image that cannot be read.
+        MissingSplitError: No images of that split.
     """
     if source.startswith(TORCHVISION_PREFIX):
         return _load_torchvision(Path(source.removeprefix(TORCHVISION_PREFIX)).expanduser(), split)
@@ -73,6 +80,29 @@ def load_split(source: str, split: str, *, image_size: tuple[int, int] = (32, 32
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is not a zip archive: expected one with <split>/<class>/<image> inside")
     return _load_archive(path, split, image_size)
+
+
+def load_splits(
+    source: str, *, image_size: tuple[int, int] = (32, 32), seed: int
+) -> tuple[LabelledImages, LabelledImages]:
+    """Training and test images of `source`; a tenth of each class is for the test where it has no `test` of its own.
+
+    Raises:
+        DataError: See `load_split`; or the two have different classes.
+    """
+    training = load_split(source, "train", image_size=image_size)
+    try:
+        test = load_split(source, "test", image_size=image_size)
+    except MissingSplitError:
+        test = None
+    if test is None or (test.data_hash == training.data_hash and len(test) == len(training)):
+        return split_validation(training, len(training) // HELD_OUT, seed=seed)
+    if training.class_names != test.class_names:
+        raise DataError(
+            f"training and test images must have the same classes: came {', '.join(training.class_names)} "
+            f"and {', '.join(test.class_names)}"
+        )
+    return training, test
 
 
 def split_validation(data: LabelledImages, size: int, *, seed: int) -> tuple[LabelledImages, LabelledImages]:
@@ -134,7 +164,7 @@ def _decode(origin: str, files: list[tuple[str, bytes]], split: str, image_size:
     if not in_splits:
         chosen = [(name, content) for name, content in pictures if len(Path(name).parts) == 2]
     if not chosen:
-        raise DataError(
+        raise MissingSplitError(
             f"no images in {origin}: expected {split}/<class>/<image>, or <class>/<image> for one split only"
         )
     class_names = tuple(sorted({Path(name).parts[-2] for name, _ in chosen}))
@@ -159,12 +189,7 @@ def _decode_image(name: str, content: bytes, image_size: tuple[int, int]) -> NDA
             pixels = np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise DataError(f"{name} is not a readable image ({error}): replace or remove it") from error
-    if pixels.shape[:2] != image_size:
-        raise DataError(
-            f"{name} is {pixels.shape[1]}x{pixels.shape[0]} pixels, expected {image_size[1]}x{image_size[0]}: "
-            "resize the images first"
-        )
-    return pixels
+    return resize(pixels, *image_size)
 
 
 def _load_torchvision(root: Path, split: str) -> LabelledImages:

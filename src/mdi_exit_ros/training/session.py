@@ -13,11 +13,11 @@ from typing import Any
 
 import torch
 
-from mdi_exit_ros.errors import ConfigurationError, DataError
+from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.checkpoint import CHECKPOINT_NAME, restore_checkpoint, save_checkpoint
-from mdi_exit_ros.training.datasets import load_split, split_validation
+from mdi_exit_ros.training.datasets import HELD_OUT, load_splits, split_validation
 from mdi_exit_ros.training.finish import write_model
 from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions, exit_accuracy, exit_logits
 from mdi_exit_ros.training.start import StartingPoint
@@ -30,8 +30,8 @@ class TrainingRun:
     Attributes:
         name: Name of the model.
         architecture: What to build; its number of classes is that of the images.
-        data: Source for `load_split`; needs `train` and `test`.
-        validation_size: Training images held out for calibration.
+        data: Source for `load_splits`.
+        validation_size: Training images held out for calibration; None for a tenth of them.
         options: How to train.
         start: Weights to start with; None for fresh ones.
         command: What the card says about how to do it again.
@@ -40,7 +40,7 @@ class TrainingRun:
     name: str
     architecture: Architecture
     data: str
-    validation_size: int
+    validation_size: int | None
     options: TrainingOptions
     start: StartingPoint | None
     command: str
@@ -80,15 +80,10 @@ def train_model(
     if threads:
         torch.set_num_threads(threads)
     height, width, _ = run.architecture.input_shape
-    test = load_split(run.data, "test", image_size=(height, width))
-    images = load_split(run.data, "train", image_size=(height, width))
-    if images.class_names != test.class_names:
-        raise DataError(
-            f"training and test images must have the same classes: came {', '.join(images.class_names)} "
-            f"and {', '.join(test.class_names)}"
-        )
     options = run.options
-    training, validation = split_validation(images, run.validation_size, seed=options.seed)
+    images, test = load_splits(run.data, image_size=(height, width), seed=options.seed)
+    training, validation = split_validation(images, run.validation_size or len(images) // HELD_OUT, seed=options.seed)
+    say(f"{len(training)} images to train, {len(validation)} to calibrate, {len(test)} to report")
     architecture = replace(run.architecture, num_classes=len(images.class_names))
     torch.manual_seed(options.seed)
     network = SegmentedNetwork(architecture)
@@ -98,7 +93,7 @@ def train_model(
     origin: dict[str, Any] = {
         "architecture": asdict(architecture),
         "data": images.data_hash,
-        "validation_size": run.validation_size,
+        "validation_size": len(validation),
         "start": run.start.name if run.start else None,
     }
     origin["architecture"] = {
