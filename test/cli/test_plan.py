@@ -55,7 +55,7 @@ def test_frames_that_leave_early_count_less(profile: Path) -> None:
 
 
 def test_smaller_features_let_a_slow_link_take_part(profile: Path) -> None:
-    computers = ["--no-exits", "--computer", "robot", "--computer", "nano2:1:40"]
+    computers = ["--no-exits", "--computer", "robot", "--computer", "nano2:1:5"]
     raw = planned(profile, *computers)
     small = planned(profile, *computers, "--encoding", "int8")
     assert small["frames_per_s"] > raw["frames_per_s"]  # type: ignore[operator]
