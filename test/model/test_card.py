@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mdi_exit_ros.errors import ModelError
-from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, load_card
-from mdi_exit_ros.model.checkpoint import load_network
+from mdi_exit_ros.model.card import CARD_NAME, ModelCard, load_card, weights_digest
+from mdi_exit_ros.model.checkpoint import load_network, load_weights, save_weights
+from mdi_exit_ros.model.segment import SegmentedNetwork
 
 
 @pytest.fixture
@@ -29,7 +31,12 @@ def rewrite(directory: Path, **changes: Any) -> None:
 
 
 def accept_weights(directory: Path) -> None:
-    rewrite(directory, weights_sha256=hashlib.sha256((directory / WEIGHTS_NAME).read_bytes()).hexdigest())
+    names = json.loads((directory / CARD_NAME).read_text())["weights_files"]
+    rewrite(directory, weights_sha256=weights_digest(directory / name for name in names))
+
+
+def last_weights(directory: Path) -> Path:
+    return directory / json.loads((directory / CARD_NAME).read_text())["weights_files"][-1]
 
 
 def test_card_is_found_by_name_folder_and_file(card: ModelCard) -> None:
@@ -74,7 +81,7 @@ def test_temperatures_and_weights_are_part_of_the_id(card: ModelCard, copy: Path
 
 
 def test_weights_of_another_run_are_refused(copy: Path) -> None:
-    weights = copy / WEIGHTS_NAME
+    weights = last_weights(copy)
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -83,16 +90,42 @@ def test_weights_of_another_run_are_refused(copy: Path) -> None:
 
 
 def test_missing_weights_are_named(copy: Path) -> None:
-    (copy / WEIGHTS_NAME).unlink()
+    last_weights(copy).unlink()
     with pytest.raises(ModelError, match="has no weights: cannot read"):
         load_card(copy)
 
 
 def test_truncated_weights_are_refused(copy: Path) -> None:
-    weights = copy / WEIGHTS_NAME
+    weights = last_weights(copy)
     weights.write_bytes(weights.read_bytes()[:-1000])
     accept_weights(copy)
     with pytest.raises(ModelError, match="cut short"):
+        load_network(load_card(copy))
+
+
+def test_weights_are_kept_one_file_per_segment_in_full_or_half(card: ModelCard, tmp_path: Path) -> None:
+    network = load_network(card)
+    sizes = []
+    for half in (False, True):
+        names = save_weights(network, tmp_path, half=half)
+        assert names == tuple(f"segment_{number}.safetensors" for number in range(1, 6))
+        sizes.append(sum((tmp_path / name).stat().st_size for name in names))
+        again = SegmentedNetwork(card.architecture)
+        load_weights(again, [tmp_path / name for name in names])
+        for name, tensor in again.state_dict().items():
+            ours = network.state_dict()[name]
+            assert tensor.dtype == ours.dtype
+            torch.testing.assert_close(tensor, ours, rtol=1e-3 if half else 0.0, atol=1e-4 if half else 0.0)
+    assert sizes[1] < 0.55 * sizes[0]
+    with pytest.raises(ModelError, match=r"has no tensor segments\.4\."):
+        load_weights(SegmentedNetwork(card.architecture), [tmp_path / name for name in names[:4]])
+
+
+@pytest.mark.parametrize("content", [b"", b"no tensors", pickle.dumps({"weight": 1}), b"\xff" * 64])
+def test_files_that_are_no_safetensors_are_refused(content: bytes, copy: Path) -> None:
+    last_weights(copy).write_bytes(content)
+    accept_weights(copy)
+    with pytest.raises(ModelError, match="cannot read the weights in"):
         load_network(load_card(copy))
 
 
@@ -118,7 +151,7 @@ def test_card_with_other_feature_shapes_is_refused(copy: Path) -> None:
         ({"temperatures": [1.0]}, "temperatures has 1 entries for 5 segments"),
         ({"colour": "red"}, "colour"),
         ({"num_segments": "many"}, "num_segments"),
-        ({"weights_file": "../weights"}, "a file beside the card"),
+        ({"weights_files": ["../weights"]}, "files beside the card"),
     ],
 )
 def test_broken_card_says_what_is_wrong(copy: Path, changes: dict[str, Any], message: str) -> None:

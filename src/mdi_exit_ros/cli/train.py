@@ -28,6 +28,7 @@ import click
     type=click.IntRange(min=1),
     help="Training images held out for calibration; a tenth of them by default.",
 )
+@click.option("--half-weights", is_flag=True, help="Store weights as float16: half the size of the model directory.")
 @click.option(
     "--out", "out_directory", required=True, type=click.Path(path_type=Path), help="Model directory to write."
 )
@@ -43,6 +44,7 @@ def train(
     precision: str,
     device: str,
     validation_size: int | None,
+    half_weights: bool,
     out_directory: Path,
     resume: bool,
     threads: int,
@@ -63,6 +65,7 @@ def train(
         f"mdi-exit train --data {Path(data).name} --architecture {Path(architecture).name} --epochs {epochs} "
         f"--seed {seed} --batch-size {batch_size} --precision {precision}"
         + (f" --validation-size {validation_size}" if validation_size else "")
+        + (" --half-weights" if half_weights else "")
         + (f" --start-from {start_from}" if start_from else "")
     )
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
@@ -80,6 +83,7 @@ def train(
                 options=options,
                 start=starting_point(start_from, SegmentedNetwork(network), network.backbone) if start_from else None,
                 command=command,
+                half_weights=half_weights,
             ),
             out_directory=out_directory,
             resume=resume,

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,6 @@ from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.resources import share_directory
 
 CARD_NAME = "model.json"
-WEIGHTS_NAME = "model.safetensors"
 
 
 class _Frozen(BaseModel):
@@ -77,8 +77,8 @@ class ModelCard(_Frozen):
         default_thresholds: Thresholds of exits 1..K-1 to start with.
         cost_basis: What the curve is cheap in: multiply-accumulates, or time on a computer that it names.
         training: How the weights came about.
-        weights_file: File with the weights, beside the card.
-        weights_sha256: SHA-256 of that file.
+        weights_files: Files with the weights, beside the card; usually one per segment.
+        weights_sha256: SHA-256 of those files, one after the other.
     """
 
     format_version: int = 1
@@ -99,7 +99,7 @@ class ModelCard(_Frozen):
     default_thresholds: tuple[float, ...]
     cost_basis: str = "multiply-accumulates"
     training: TrainingRecord
-    weights_file: str = WEIGHTS_NAME
+    weights_files: tuple[str, ...]
     weights_sha256: str
 
     _directory: Path | None = PrivateAttr(default=None)
@@ -112,8 +112,9 @@ class ModelCard(_Frozen):
                 raise ValueError(f"{field} has {len(getattr(self, field))} entries for {count} segments")
         if len(self.default_thresholds) != count - 1:
             raise ValueError(f"default_thresholds has {len(self.default_thresholds)} entries, expected {count - 1}")
-        if Path(self.weights_file).name != self.weights_file:
-            raise ValueError(f"weights_file must be a file beside the card, not {self.weights_file!r}")
+        for name in self.weights_files:
+            if Path(name).name != name:
+                raise ValueError(f"weights_files must be files beside the card, not {name!r}")
         return self
 
     @cached_property
@@ -134,9 +135,9 @@ class ModelCard(_Frozen):
         return self._directory
 
     @property
-    def weights_path(self) -> Path:
-        """The file with the weights."""
-        return self.directory / self.weights_file
+    def weights_paths(self) -> tuple[Path, ...]:
+        """The files with the weights."""
+        return tuple(self.directory / name for name in self.weights_files)
 
     def input_shape_of(self, segment: int) -> tuple[int, int, int]:
         """Shape of one frame's input of `segment` 1..K: (H, W, 3) uint8 for the first, else (C, H, W) float32."""
@@ -178,6 +179,14 @@ class ModelCard(_Frozen):
         return min(fitting, key=lambda point: point.cost)
 
 
+def weights_digest(paths: Iterable[Path]) -> str:
+    """SHA-256 of files, one after the other, as `ModelCard.weights_sha256` names it."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def shipped_models() -> list[str]:
     """Names of the models that come with the project."""
     return sorted(path.parent.name for path in (share_directory() / "models").glob(f"*/{CARD_NAME}"))
@@ -204,13 +213,13 @@ def load_card(path_or_name: str | Path) -> ModelCard:
         raise ModelError(f"{path} is not a model card: {where}: {first['msg']}") from error
     card._directory = directory
     try:
-        actual = hashlib.sha256(card.weights_path.read_bytes()).hexdigest()
+        actual = weights_digest(card.weights_paths)
     except OSError as error:
-        raise ModelError(f"model {card.name!r} has no weights: cannot read {card.weights_path}") from error
+        raise ModelError(f"model {card.name!r} has no weights: cannot read {error.filename}") from error
     if actual != card.weights_sha256:
         raise ModelError(
-            f"the weights do not fit the card: {path} expects {card.weights_file} with SHA-256 "
-            f"{card.weights_sha256[:16]}..., found {actual[:16]}...; take both files from the same training run"
+            f"the weights do not fit the card: {path} expects {', '.join(card.weights_files)} with SHA-256 "
+            f"{card.weights_sha256[:16]}..., found {actual[:16]}...; take all files from the same training run"
         )
     return card
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,21 +16,40 @@ from mdi_exit_ros.model.card import ModelCard
 from mdi_exit_ros.model.segment import SegmentedNetwork
 
 
-def save_weights(network: SegmentedNetwork, path: Path) -> None:
-    """Writes all weights and buffers of `network` to a safetensors file."""
-    path.write_bytes(save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}))
+def save_weights(network: SegmentedNetwork, directory: Path, *, half: bool = False) -> tuple[str, ...]:
+    """Writes weights and buffers of `network` to a safetensors file per segment; answers with their names.
+
+    Args:
+        network: What to save.
+        directory: An existing folder.
+        half: Store float32 as float16, which halves the files; they are read back as float32.
+    """
+    names = []
+    for number in range(1, len(network) + 1):
+        prefix = f"segments.{number - 1}."
+        tensors = {prefix + name: tensor.contiguous() for name, tensor in network[number].state_dict().items()}
+        if half:
+            tensors = {name: t.half() if t.dtype == torch.float32 else t for name, t in tensors.items()}
+        names.append(f"segment_{number}.safetensors")
+        partial = directory / f"{names[-1]}.partial"
+        partial.write_bytes(save(tensors))
+        os.replace(partial, directory / names[-1])
+    return tuple(names)
 
 
-def load_weights(network: SegmentedNetwork, path: Path) -> None:
-    """Fills `network` with the weights in `path`.
+def load_weights(network: SegmentedNetwork, paths: Sequence[Path]) -> None:
+    """Fills `network` with the weights in `paths`.
 
     Raises:
-        ModelError: The file is missing, truncated, or made for another network.
+        ModelError: A file is missing, truncated, or made for another network.
     """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"cannot read the weights in {path}: {error}; the file is missing or cut short") from error
+    tensors: dict[str, torch.Tensor] = {}
+    for each in paths:
+        try:
+            tensors |= load_file(each)
+        except (OSError, SafetensorError) as error:
+            raise ModelError(f"cannot read the weights in {each}: {error}; the file is missing or cut short") from error
+    path = paths[0].parent
     expected = network.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):
         if name not in tensors or name not in expected:
@@ -51,7 +72,7 @@ def load_network(card: ModelCard) -> SegmentedNetwork:
     network = SegmentedNetwork(card.architecture)
     if len(network) != card.num_segments:
         raise ModelError(f"the card of {card.name!r} cuts {len(network)} segments but names {card.num_segments}")
-    load_weights(network, card.weights_path)
+    load_weights(network, card.weights_paths)
     for number, temperature in enumerate(card.temperatures, start=1):
         network[number].temperature = temperature
     network.eval().requires_grad_(False)

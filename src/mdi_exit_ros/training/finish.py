@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from dataclasses import asdict
@@ -14,8 +13,15 @@ import torch
 
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.architecture import Architecture
-from mdi_exit_ros.model.card import CARD_NAME, WEIGHTS_NAME, ModelCard, ThresholdPoint, TrainingRecord, load_card
-from mdi_exit_ros.model.checkpoint import feature_shapes, save_weights
+from mdi_exit_ros.model.card import (
+    CARD_NAME,
+    ModelCard,
+    ThresholdPoint,
+    TrainingRecord,
+    load_card,
+    weights_digest,
+)
+from mdi_exit_ros.model.checkpoint import feature_shapes, load_weights, save_weights
 from mdi_exit_ros.model.cost import segment_costs
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training import calibration
@@ -39,6 +45,7 @@ def write_model(
     seed: int,
     started_from: str | None,
     command: str,
+    half_weights: bool,
     out_directory: Path,
     say: Callable[[str], None],
 ) -> None:
@@ -47,13 +54,14 @@ def write_model(
     The default thresholds are the cheapest that lose at most 0.2 points of accuracy against the last exit alone.
     """
     network.eval()
+    out_directory.mkdir(parents=True, exist_ok=True)
+    names = save_weights(network, out_directory, half=half_weights)
+    if half_weights:
+        load_weights(network, [out_directory / name for name in names])  # what the figures are of
     segment_macs, exit_macs = segment_costs(network, architecture.input_shape)
     logits = exit_logits(network, validation.images)
     fitted = calibrate(logits, validation.labels, calibration.exit_costs(segment_macs, exit_macs))
     accuracy_test = exit_accuracy(exit_logits(network, test.images), test.labels)
-    out_directory.mkdir(parents=True, exist_ok=True)
-    weights = out_directory / WEIGHTS_NAME
-    save_weights(network, weights)
     card = ModelCard(
         name=name,
         architecture=architecture,
@@ -82,7 +90,8 @@ def write_model(
             validation_images=len(validation),
             torch_version=torch.__version__,
         ),
-        weights_sha256=hashlib.sha256(weights.read_bytes()).hexdigest(),
+        weights_files=names,
+        weights_sha256=weights_digest(out_directory / name for name in names),
     )
     _write_card(card, out_directory)
     say(f"test accuracy per exit: {' '.join(f'{accuracy:.4f}' for accuracy in accuracy_test)}")
@@ -99,15 +108,15 @@ def rewrite_model(card: ModelCard, fitted: Calibration, cost_basis: str, out_dir
         ConfigurationError: `out_directory` holds something that is not a model.
     """
     out_directory.mkdir(parents=True, exist_ok=True)
-    weights = out_directory / card.weights_file
-    if weights.resolve() != card.weights_path.resolve():
+    if out_directory.resolve() != card.directory.resolve():
         if any(out_directory.iterdir()) and not (out_directory / CARD_NAME).is_file():
             raise ConfigurationError(
                 f"--out {out_directory} has other files in it: expected a model or an empty folder"
             )
-        partial = weights.with_suffix(".partial")
-        partial.write_bytes(card.weights_path.read_bytes())
-        os.replace(partial, weights)
+        for path in card.weights_paths:
+            partial = out_directory / f"{path.name}.partial"
+            partial.write_bytes(path.read_bytes())
+            os.replace(partial, out_directory / path.name)
     _write_card(card.model_copy(update=_chosen(fitted, cost_basis)), out_directory)
     return load_card(out_directory)
 

@@ -35,6 +35,7 @@ class TrainingRun:
         options: How to train.
         start: Weights to start with; None for fresh ones.
         command: What the card says about how to do it again.
+        half_weights: Store weights as float16.
     """
 
     name: str
@@ -44,6 +45,7 @@ class TrainingRun:
     options: TrainingOptions
     start: StartingPoint | None
     command: str
+    half_weights: bool = False
 
 
 def train_model(
@@ -126,6 +128,7 @@ def train_model(
         seed=options.seed,
         started_from=run.start.name if run.start else None,
         command=run.command,
+        half_weights=run.half_weights,
         out_directory=out_directory,
         say=say,
     )
