@@ -71,6 +71,16 @@ def test_every_shipped_topology_can_be_planned(name: str, strategy: Strategy) ->
     )
 
 
+def test_features_are_made_small_where_workers_are_elsewhere(write) -> None:
+    def encodings(plan: Plan, computer: str) -> set[str]:
+        return {str(node.parameters.get("encoding")) for node in plan.on(computer)} - {"None"}
+
+    plan = planned(write(declaration()))
+    assert encodings(plan, "all") == {"raw"}
+    assert encodings(plan, "robot") == encodings(plan, "nano") == {"int8"}
+    assert encodings(planned(write(declaration()), worker={"encoding": "fp16"}), "nano") == {"fp16"}
+
+
 def test_shipped_topologies_are_the_known_ones() -> None:
     assert known_topologies() == ["five_mesh", "one_node", "three_mesh", "three_ring", "two_nodes"]
 

@@ -218,11 +218,13 @@ def test_a_file_that_is_no_checkpoint_is_named(content: bytes, tiny_archive: Pat
         run(tiny_archive, tmp_path, resume=True)
 
 
-def test_a_checkpoint_of_another_seed_is_refused(tiny_archive: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_seed_or_model_is_refused(tiny_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tiny_archive, tmp_path, stop_after=2)
     with pytest.raises(ConfigurationError, match="made by another run .*seed 5, now 6"):
         run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, seed=6))
+    with pytest.raises(ConfigurationError, match="made by another run .*architecture"):
+        run(tiny_archive, tmp_path, resume=True, architecture=ARCHITECTURES["mobilenetv2_fast"])
 
 
 def test_augmentation_keeps_every_pixel_real() -> None:
