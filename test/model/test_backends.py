@@ -13,8 +13,8 @@ from mdi_exit_ros.errors import BackendError, ConfigurationError, ModelError
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, available_backends, load_segments, resolve_backend
 from mdi_exit_ros.model.card import ModelCard
+from mdi_exit_ros.model.inference import run_exits
 from mdi_exit_ros.training.datasets import LabelledImages
-from mdi_exit_ros.training.evaluation import run_exits
 
 
 def everything(card: ModelCard) -> range:

@@ -89,8 +89,8 @@ def _show(measured: Profile, agreements: dict[Candidate, Agreement], images: int
     table = Table(
         title=f"{measured.model} ({measured.model_id}), ms per frame, {first.threads} thread(s), "
         f"{measured.machine['processor']}",
-        caption=f"whole: all segments, spread over the turns; equal: classes as of torch-eager on {images} images, and "
-        "the largest difference of a confidence",
+        caption="whole: all segments, with the spread over the turns; equal: classes as torch-eager's, of the last "
+        f"exit and of all, and the largest difference of a confidence, on {images} images",
     )
     for heading in ("backend", "batch", *(f"segment {segment}" for segment in segments), "whole", "equal"):
         table.add_column(heading, justify="left" if heading == "backend" else "right")
@@ -105,7 +105,9 @@ def _show(measured: Profile, agreements: dict[Candidate, Agreement], images: int
                 str(batch),
                 *(f"{1000.0 * time.seconds / batch:.3f}" for time in times),
                 f"{whole[0]:.2f} ({whole[1]:.2f}..{whole[2]:.2f})",
-                f"{100.0 * equal.classes:.2f} %, {equal.confidence:.1g}" if batch == entry.batches[0] else "",
+                f"{100.0 * equal.last:.2f}, {100.0 * equal.every:.2f} %, {equal.confidence:.1g}"
+                if batch == entry.batches[0]
+                else "",
             )
         table.add_section()
     console.print(table)

@@ -18,6 +18,7 @@ from mdi_exit_ros.model.backends.export import check_frames
 from mdi_exit_ros.model.backends.interface import SegmentRunner
 from mdi_exit_ros.model.backends.registry import available_backends, load_segments
 from mdi_exit_ros.model.card import ModelCard
+from mdi_exit_ros.model.inference import run_exits
 from mdi_exit_ros.profile import BackendProfile, Profile, ServiceTime
 
 RUN_S = 0.05  # each measurement repeats a run for at least this long
@@ -33,14 +34,16 @@ class Candidate(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How the answers of one backend differ from those of eager torch, over all exits and frames.
+    """How the answers of one backend differ from those of eager torch.
 
     Attributes:
-        classes: Share of equal classes, in [0, 1].
-        confidence: Largest difference of a confidence.
+        last: Share of frames whose last exit names the same class, in [0, 1].
+        every: The same over all exits.
+        confidence: Largest difference of a confidence of any exit.
     """
 
-    classes: float
+    last: float
+    every: float
     confidence: float
 
 
@@ -126,30 +129,16 @@ def measure(
 
 def agreement(card: ModelCard, candidate: Candidate, frames: NDArray[np.uint8], *, batch: int = 50) -> Agreement:
     """How `candidate` differs from eager torch on frames (N, H, W, 3), each running its own features through."""
-    reference = _answers(card, _load(card, Candidate("torch-eager"), 1), frames, batch)
-    answers = _answers(card, _load(card, candidate, 1), frames, batch)
-    return Agreement(
-        float((answers[0] == reference[0]).mean()),
-        float(np.abs(answers[1] - reference[1]).max()),
+    reference, answers = (
+        run_exits(_load(card, each, 1), card.num_segments, frames, batch_size=batch)
+        for each in (Candidate("torch-eager"), candidate)
     )
+    equal = answers[0] == reference[0]
+    return Agreement(float(equal[-1].mean()), float(equal.mean()), float(np.abs(answers[1] - reference[1]).max()))
 
 
 def _load(card: ModelCard, candidate: Candidate, threads: int) -> SegmentRunner:
     return load_segments(card, range(1, card.num_segments + 1), threads=threads, **candidate._asdict())
-
-
-def _answers(
-    card: ModelCard, runner: SegmentRunner, frames: NDArray[np.uint8], size: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    outputs = []
-    for start in range(0, len(frames), size):
-        batch: NDArray[Any] = frames[start : start + size]
-        for segment in range(1, card.num_segments + 1):
-            output = runner.run(segment, batch)
-            outputs.append((output.class_id, output.confidence))
-            if output.features is not None:
-                batch = output.features
-    return np.concatenate([one for one, _ in outputs]), np.concatenate([two for _, two in outputs])
 
 
 def _inputs(card: ModelCard, runner: SegmentRunner, count: int) -> dict[int, NDArray[Any]]:

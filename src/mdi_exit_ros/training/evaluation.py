@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,6 +13,7 @@ from mdi_exit_ros import codec
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.model.backends.interface import SegmentRunner
 from mdi_exit_ros.model.card import ModelCard
+from mdi_exit_ros.model.inference import run_exits
 from mdi_exit_ros.training.calibration import (
     exit_costs,
     exits_taken,
@@ -22,8 +22,6 @@ from mdi_exit_ros.training.calibration import (
     wilson_interval,
 )
 from mdi_exit_ros.training.datasets import LabelledImages
-
-NOTHING_ENCODED: Mapping[int, str] = MappingProxyType({})
 
 
 class EvaluationReport(TypedDict):
@@ -62,39 +60,6 @@ class CurvePoint(TypedDict):
     accuracy_interval: tuple[float, float]
     mac_fraction: float
     exits: list[float]
-
-
-def run_exits(
-    runner: SegmentRunner,
-    segments: int,
-    images: NDArray[Any],
-    *,
-    batch_size: int = 64,
-    encodings: Mapping[int, str] = NOTHING_ENCODED,
-    on_batch: Callable[[int], None] = lambda count: None,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Class (K, N) and confidence (K, N) of every exit for images (N, H, W, 3).
-
-    Features go through the codec as if they crossed the network: `encodings` names the encoding behind segment 1..K-1.
-    """
-    class_ids = np.empty((segments, len(images)), dtype=np.uint16)
-    confidence = np.empty((segments, len(images)), dtype=np.float32)
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        span = slice(start, start + len(batch))
-        for segment in range(1, segments + 1):
-            output = runner.run(segment, batch)
-            class_ids[segment - 1, span], confidence[segment - 1, span] = output.class_id, output.confidence
-            if output.features is not None:
-                batch = _crossed(output.features, encodings[segment]) if segment in encodings else output.features
-        on_batch(span.stop - span.start)
-    return class_ids, confidence
-
-
-def _crossed(features: NDArray[Any], encoding: str) -> NDArray[Any]:
-    """Features as they come out of the network on the other side."""
-    sent = codec.encode([features], encoding)
-    return codec.decode(sent.dtype, sent.shape, sent.encoding, b"".join(sent.data))
 
 
 class EncodingReport(TypedDict):
