@@ -9,8 +9,17 @@ from click.testing import CliRunner
 
 from mdi_exit_ros.cli.profile import profile
 from mdi_exit_ros.errors import BackendError, ConfigurationError
+from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.card import load_card
-from mdi_exit_ros.profile import BackendProfile, Profile, ServiceTime, load_profile, profile_path, save_profile
+from mdi_exit_ros.profile import (
+    BackendProfile,
+    Profile,
+    ServiceTime,
+    load_profile,
+    profile_path,
+    save_profile,
+    times_here,
+)
 
 
 def backend(name: str, *times: tuple[int, int, float]) -> BackendProfile:
@@ -71,6 +80,19 @@ def test_verb_measures_every_segment_and_keeps_the_profile(tmp_path: Path, monke
     for entry in measured.backends:
         assert {(time.segment, time.batch) for time in entry.times} == {(k, b) for k in range(1, 6) for b in (1, 4)}
         assert all(time.low <= time.seconds <= time.high for time in entry.times)
+
+
+def test_a_worker_gets_the_times_of_its_own_computer_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert times_here("0", "a", "fp32", "cpu") is None
+    entry = backend("a", (1, 1, 0.1))
+    here = document(entry).model_copy(update={"machine": machine()})
+    save_profile(here, profile_path("0"))
+    assert times_here("0", "a", "fp32", "cpu") == entry
+    with pytest.raises(ConfigurationError, match="has no b fp32 on cpu"):
+        times_here("0", "b", "fp32", "cpu")
+    save_profile(here.model_copy(update={"machine": {"processor": "another"}}), profile_path("0"))
+    assert times_here("0", "a", "fp32", "cpu") is None
 
 
 def test_wrong_arguments_are_named() -> None:

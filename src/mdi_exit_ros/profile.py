@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.machine import machine
 
 
 class _Frozen(BaseModel):
@@ -169,3 +170,18 @@ def load_profile(path: Path) -> Profile:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise ConfigurationError(f"{path} is not a profile: {where}: {first['msg']}") from error
+
+
+def times_here(model_id: str, backend: str, precision: str, device: str) -> BackendProfile | None:
+    """What was measured of a model on this computer; None where nothing was, or on another processor.
+
+    Raises:
+        ConfigurationError: There is a profile, but it cannot be read or has no such backend.
+    """
+    path = profile_path(model_id)
+    if not path.is_file():
+        return None
+    profile = load_profile(path)
+    if profile.machine.get("processor") != machine()["processor"]:
+        return None
+    return profile.of(backend, precision, device)

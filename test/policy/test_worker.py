@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import Any
 
@@ -1188,3 +1189,10 @@ def test_worker_keeps_nothing_of_frames_that_have_left() -> None:
     assert max(sizes.values()) <= 20, sizes  # one of them names the counters
     assert len(core._input) == len(core._output) == 0
     assert report_of(core.handle(Tick(), now + 1.0)).counters.answered == sequence
+
+
+def test_times_measured_before_are_reported_from_the_start() -> None:
+    setup = dataclasses.replace(worker().setup, service_times=((1, 8, 0.08), (2, 8, 0.24)))
+    report = report_of(WorkerCore(setup, Tosses()).handle(Tick(), 0.01))
+    assert report.service_time_s == pytest.approx(0.02)
+    assert report.segment_service_time_s[:3] == pytest.approx((0.01, 0.03, 0.0))

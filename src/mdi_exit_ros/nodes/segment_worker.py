@@ -17,7 +17,6 @@ from rclpy.publisher import Publisher
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import ENCODINGS, CodecError
 from mdi_exit_ros.errors import ConfigurationError, MessageError
-from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, load_segments, resolve_backend
 from mdi_exit_ros.model.card import load_card
@@ -42,7 +41,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.profile import load_profile, profile_path
+from mdi_exit_ros.profile import times_here
 from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
 
 MEMORY_POLL_S = 1.0
@@ -148,22 +147,19 @@ class SegmentWorker(CoreNode):
     def _expected_times(self, segments: tuple[int, ...]) -> tuple[tuple[int, int, float], ...]:
         """Times of the profile of this computer, where there is one; see `WorkerSetup.service_times`."""
         config = self.config
-        path = profile_path(self.card.model_id)
-        if not path.is_file():
-            return ()
+        backend = resolve_backend(config.backend)
         try:
-            profile = load_profile(path)
-            times = profile.of(resolve_backend(config.backend), config.precision, config.device)
+            times = times_here(self.card.model_id, backend, config.precision, config.device)
         except ConfigurationError as error:
             self.get_logger().warning(f"{self.cluster_name}: starts without measured times: {error}")
             return ()
-        if profile.machine.get("processor") != machine()["processor"]:
+        if times is None:
             return ()
-        sizes = [batch for batch in times.batches if batch <= self.settings.batch_max]
         return tuple(
             (segment, batch, times.seconds(segment, batch) / lanes_used(self._lanes, batch))
-            for batch in sizes
+            for batch in times.batches
             for segment in segments
+            if batch <= self.settings.batch_max
         )
 
     def start(self) -> WorkerCore:
