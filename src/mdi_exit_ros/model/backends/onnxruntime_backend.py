@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,10 @@ def load(card: ModelCard, segments: tuple[int, ...], chosen: LoadOptions) -> Onn
     present = onnxruntime.get_available_providers()
     devices = [device for device, provider in PROVIDERS.items() if provider in present]
     check_options("onnxruntime", chosen, precisions=("fp32",), devices=devices)
-    # what a device lacks runs on the CPU
+    # What a device lacks runs on the CPU.
     providers = list(dict.fromkeys((PROVIDERS[chosen.device], PROVIDERS["cpu"])))
+    if chosen.device != "cpu":
+        os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is meant; libraries would round to TF32 unasked
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = chosen.threads
     options.inter_op_num_threads = 1

@@ -58,6 +58,7 @@ def load_eager(card: ModelCard, segments: tuple[int, ...], options: LoadOptions)
     devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     check_options("torch", options, precisions=("fp32",), devices=devices)
     torch.set_num_threads(options.threads)
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is meant; convolutions would be rounded to TF32 unasked
     network = load_network(card)
     chosen: dict[int, nn.Module] = {
         number: ClassifiedSegment(network[number]).eval().to(options.device) for number in segments
