@@ -31,11 +31,12 @@ pytestmark = pytest.mark.graph
 LONG_S = 30.0  # for what a loaded machine may take long to do
 MIB = 1024 * 1024
 RSS_GROWTH_MAX = 128 * MIB
+MODEL = "mobilenetv2_fast"
 
 
 @pytest.fixture(scope="module")
 def card():
-    return load_card("mobilenetv2")
+    return load_card(MODEL)
 
 
 class Cluster:
@@ -49,6 +50,7 @@ class Cluster:
             name: start(
                 "segment_worker",
                 name,
+                model=MODEL,
                 neighbours=[other for other in workers if other != name],
                 workers_here=len(workers),
                 **parameters,
@@ -58,6 +60,7 @@ class Cluster:
         self.summary_path = folder / "summary.json"
         self.nodes["camera"] = start(
             *("camera_source", "camera"),
+            model=MODEL,
             entries=list(workers),
             input="sample",
             loop=True,
@@ -243,7 +246,7 @@ def test_ten_thousand_made_up_names_take_bounded_memory_and_hide_no_source_that_
     with graph(tmp_path, "/names") as (start, observer):
         policies = observer.listen(topics.ClusterTopics("/names").policy_in)
         cluster = Cluster(start, observer, "/names", tmp_path)
-        cluster.nodes["controller"] = start("controller", "controller")
+        cluster.nodes["controller"] = start("controller", "controller", model=MODEL)
         cluster.wait_until(lambda: policies, "a controller")
         before = cluster.rss()
         with flood(tmp_path, "/names", "strangers", count=10_000, model_id=card.model_id) as sent:
@@ -251,7 +254,7 @@ def test_ten_thousand_made_up_names_take_bounded_memory_and_hide_no_source_that_
             assert sent()[0] == 20_000
         cluster.check_memory(before)
         cluster.wait_for_answers(300)
-        late = start("camera_source", "late", entries=["worker1"], input="sample", frames=50)
+        late = start("camera_source", "late", model=MODEL, entries=["worker1"], input="sample", frames=50)
         cluster.wait_until(lambda: late.process.poll() == 0, "a source that came later")
         assert "50 frames offered, 50 answered" in late.said()
         for node in cluster.nodes.values():
@@ -264,7 +267,7 @@ def test_ten_thousand_made_up_names_take_bounded_memory_and_hide_no_source_that_
 
 def test_batches_beyond_the_bound_go_back_refused_and_the_worker_lives_on(tmp_path, card):
     with graph(tmp_path, "/large") as (start, observer):
-        worker = start("segment_worker", "worker1")
+        worker = start("segment_worker", "worker1", model=MODEL)
         source = FakeSource(observer, "/large", card)
         source.open_stream()
         before = psutil.Process(worker.process.pid).memory_info().rss
@@ -293,7 +296,7 @@ def test_batches_beyond_the_bound_go_back_refused_and_the_worker_lives_on(tmp_pa
 def test_bytes_that_are_no_message_harm_nobody(tmp_path):
     with graph(tmp_path, "/garbage") as (start, observer):
         cluster = Cluster(start, observer, "/garbage", tmp_path)
-        cluster.nodes["controller"] = start("controller", "controller")
+        cluster.nodes["controller"] = start("controller", "controller", model=MODEL)
         names = topics.ClusterTopics("/garbage")
         for topic in (names.tasks("worker1"), names.results("camera"), names.workers, names.sources, names.policy_out):
             publisher = observer.publisher(topic)
@@ -321,7 +324,7 @@ def test_ros_time_that_jumps_decides_nothing(tmp_path):
 
 def test_stamps_that_jump_neither_stop_a_stream_nor_spoil_what_is_measured(tmp_path, card):
     with graph(tmp_path, "/stamps") as (start, observer):
-        worker = start("segment_worker", "worker1", neighbours=["worker2"])
+        worker = start("segment_worker", "worker1", model=MODEL, neighbours=["worker2"])
         source = FakeSource(observer, "/stamps", card)
         neighbour = observer.publisher(topics.ClusterTopics("/stamps").workers)
         source.open_stream()
