@@ -109,9 +109,9 @@ class SegmentWorker(CoreNode):
             device=config.device,
         )
         self._lanes = threads
-        self._warm_up(segments)
         shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
         self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
+        self._warm_up(segments)
         self._setup = WorkerSetup(
             me=PeerId(self.cluster_name, 0),
             model_id=self.card.model_id,
