@@ -172,6 +172,21 @@ def load_profile(path: Path) -> Profile:
         raise ConfigurationError(f"{path} is not a profile: {where}: {first['msg']}") from error
 
 
+def load_profile_of(model: str, model_id: str, path: Path | None = None) -> Profile:
+    """The profile of a model, from `path` or this computer's own.
+
+    Raises:
+        ConfigurationError: See `load_profile`; or the profile is of another model.
+    """
+    measured = load_profile(path or profile_path(model_id))
+    if measured.model_id != model_id:
+        raise ConfigurationError(
+            f"the profile is of {measured.model} {measured.model_id}, expected {model} {model_id}: "
+            "measure it with mdi-exit profile"
+        )
+    return measured
+
+
 def times_here(model_id: str, backend: str, precision: str, device: str) -> BackendProfile | None:
     """What was measured of a model on this computer; None where nothing was, or on another processor.
 

@@ -80,6 +80,11 @@ def test_a_source_without_test_images_gives_some_of_each_class_to_the_test(
         assert set(test.labels) == set(range(10))
     whole = load_splits(archive_of(tmp_path / "whole.zip", pictures), seed=3)
     assert [len(part) for part in whole] == [120, 20]
+    halves = {name.replace("test/", "train/"): content for name, content in pictures.items() if "test/" in name}
+    halves |= {name: content for name, content in pictures.items() if name.startswith("test/")}
+    halves["train/cat/0.jpg"] = pictures["train/cat/0.jpg"]
+    as_many = load_splits(archive_of(tmp_path / "halves.zip", halves), seed=3)
+    assert [len(part) for part in as_many] == [20, 20]
     pictures = {**pictures, "test/zebra/1.jpg": pictures["test/cat/0.jpg"]}
     with pytest.raises(DataError, match="must have the same classes"):
         load_splits(archive_of(tmp_path / "zebra.zip", pictures), seed=3)

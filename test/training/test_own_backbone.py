@@ -53,7 +53,10 @@ def test_example_is_installed_trained_profiled_and_calibrated(
     assert "98 images to train, 10 to calibrate, 12 to report" in trained
     profile = ["--backend", "onnxruntime", "--turns", "1", "--batch", "1,8", "--precision", "fp32"]
     mdi_exit("profile", "--model", str(model), *profile, packages=packages)
-    mdi_exit("calibrate", "--model", str(model), "--data", str(images), "--out", str(model), packages=packages)
+    calibration = ["--out", str(model), "--json", str(tmp_path / "c.json")]
+    mdi_exit("calibrate", "--model", str(model), "--data", str(images), *calibration, packages=packages)
+    document = json.loads((tmp_path / "c.json").read_text())
+    assert (document["validation"]["images"], document["test"]["images"]) == (10, 12)  # those that training held out
     evaluation = ["--data", str(tiny_archive), "--json", str(tmp_path / "e.json")]
     mdi_exit("evaluate", "--model", str(model), *evaluation, packages=packages)
     card = json.loads((model / "model.json").read_text())

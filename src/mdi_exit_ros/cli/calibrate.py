@@ -18,7 +18,7 @@ from mdi_exit_ros.cli.output import json_option, wide_console, write_json
     "--split",
     help="Which images of --data decide; by default those of train that the model's own training held out.",
 )
-@click.option("--report-split", default="test", show_default=True, help="Images that only report, where there are any.")
+@click.option("--report-split", default="test", show_default=True, help="Images that only report, with --split.")
 @click.option(
     "--profile",
     "profile_file",
@@ -46,11 +46,18 @@ def calibrate(
 
     Without --out nothing of the model is changed.
     """
-    from mdi_exit_ros.errors import DataError
+    import numpy as np
+
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.model.checkpoint import load_network
     from mdi_exit_ros.training import calibration
-    from mdi_exit_ros.training.datasets import LabelledImages, load_split, split_validation
+    from mdi_exit_ros.training.datasets import (
+        LabelledImages,
+        MissingSplitError,
+        load_split,
+        load_splits,
+        split_validation,
+    )
     from mdi_exit_ros.training.evaluation import labels_for
     from mdi_exit_ros.training.finish import rewrite_model
     from mdi_exit_ros.training.loop import exit_logits
@@ -64,10 +71,17 @@ def calibrate(
     def images_of(name: str) -> LabelledImages:
         return load_split(data, name, image_size=(height, width))
 
+    others: LabelledImages | None
     if split is None:
-        _, deciding = split_validation(images_of("train"), card.training.validation_images, seed=card.training.seed)
+        seed = card.training.seed
+        images, others = load_splits(data, image_size=(height, width), seed=seed)
+        _, deciding = split_validation(images, card.training.validation_images, seed=seed)
     else:
         deciding = images_of(split)
+        try:
+            others = images_of(report_split)
+        except MissingSplitError:
+            others = None
     macs = calibration.exit_costs(card.segment_macs, card.exit_macs)
     seconds, basis = _times(card, profile_file, batch)
     costs = calibration.time_costs(seconds) if seconds else None
@@ -84,10 +98,8 @@ def calibrate(
         "validation": report(fitted, logits, labels),
         "test": None,
     }
-    try:
-        others = images_of(report_split)
-    except DataError:
-        click.echo(f"no {report_split} images in {data}: nothing to hold the calibration against")
+    if others is None or np.array_equal(others.images, deciding.images):
+        click.echo(f"no other {report_split} images in {data}: nothing to hold the calibration against")
     else:
         document["test"] = report(fitted, exit_logits(network, others.images), labels_for(card, others))
     _show(document)
@@ -106,15 +118,11 @@ def calibrate(
 
 def _times(card: Any, profile_file: Path | None, batch: int) -> tuple[tuple[float, ...], str]:
     """Time per frame (s) of each segment, and what to call it; no times where none were measured."""
-    from mdi_exit_ros.errors import ConfigurationError
-    from mdi_exit_ros.profile import load_profile, profile_path
+    from mdi_exit_ros.profile import load_profile_of, profile_path
 
-    path = profile_file or profile_path(card.model_id)
-    if profile_file is None and not path.is_file():
+    if profile_file is None and not profile_path(card.model_id).is_file():
         return (), "multiply-accumulates"
-    measured = load_profile(path)
-    if measured.model_id != card.model_id:
-        raise ConfigurationError(f"{path} is of {measured.model} {measured.model_id}, expected {card.model_id}")
+    measured = load_profile_of(card.name, card.model_id, profile_file)
     times = measured.fastest(batch=batch)
     seconds = times.per_frame(range(1, card.num_segments + 1), batch)
     where = f"{times.backend} {times.precision}, batches of {batch}, {measured.machine.get('processor')}"

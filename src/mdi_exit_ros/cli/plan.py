@@ -74,20 +74,14 @@ def plan(
     json_path: Path | None,
 ) -> None:
     """Say which computer should run which segments, from measured times (mdi-exit profile)."""
-    from mdi_exit_ros.errors import ConfigurationError
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.partition import Work, best_cut
-    from mdi_exit_ros.profile import load_profile, profile_path
+    from mdi_exit_ros.profile import load_profile_of
 
     if not cut:
         raise click.UsageError("say what to plan: --cut")
     card = load_card(model_name)
-    measured = load_profile(path or profile_path(card.model_id))
-    if measured.model_id != card.model_id:
-        raise ConfigurationError(
-            f"the profile is of {measured.model} {measured.model_id}, expected {card.name} {card.model_id}: "
-            "measure it with mdi-exit profile"
-        )
+    measured = load_profile_of(card.name, card.model_id, path)
     times = measured.fastest(precision, batch=batch) if backend == "auto" else measured.of(backend, precision)
     segments = range(1, card.num_segments + 1)
     point = card.default_point if target_accuracy is None else card.point_for(target_accuracy)
