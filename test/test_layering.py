@@ -33,7 +33,7 @@ class Room:
 
 STANDARD_LIBRARY: set[str] = set()
 VOCABULARY = {"errors", "task", "parameter"}
-SHARED = VOCABULARY | {"cache", "machine", "partition", "plan", "profile", "resources", "topology"}
+SHARED = VOCABULARY | {"cache", "machine", "partition", "plan", "profile", "resources", "summary", "topology"}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
 ROOMS = {
@@ -43,6 +43,7 @@ ROOMS = {
     "resources": Room({"errors"}, STANDARD_LIBRARY),
     "cache": Room({"errors"}, STANDARD_LIBRARY),
     "machine": Room({"errors"}, STANDARD_LIBRARY),
+    "summary": Room(set(), STANDARD_LIBRARY),
     "partition": Room({"errors"}, STANDARD_LIBRARY),
     "policy": Room(VOCABULARY, STANDARD_LIBRARY),
     "codec": Room({"errors"}, {"numpy"}),
@@ -63,7 +64,7 @@ ROOMS = {
     ),
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
-LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "doctor")
+LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "simulate", "doctor")
 LIGHT_MODULES = (*(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)), "model.card", "plan", "profile", "nodes.entry")
 
 IMPORT = """

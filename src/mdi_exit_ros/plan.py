@@ -13,6 +13,7 @@ from mdi_exit_ros.task import NAME_MAX, NAMESPACE, Strategy
 from mdi_exit_ros.topology import ALL, Topology, meant
 
 CLUSTER_NAMESPACE = "/mdi_exit"
+ENTRIES_MAX = 16  # workers that a source's frames may enter; each is a publisher of the source
 Executable = Literal["segment_worker", "camera_source", "controller"]
 
 
@@ -309,12 +310,17 @@ def _check_routes(topology: Topology, homes: list[str], held: Held, successors: 
 
 def _entries(home: str, held: Held, successors: Successors, num_segments: int) -> list[str]:
     """The home worker, and after it those that frames may enter instead when it is gone, nearest first."""
-    order = [home]
+    found, order, seen = [home], [home], {home}
     for name in order:
-        order.extend(other for other in successors[name] if other not in order)
-    return [home] + [
-        name
-        for name in order[1:]
-        if 1 in held[name]
-        and all(_onward(*place, held, successors) for place in _places(name, held, successors, num_segments))
-    ]
+        if len(found) == ENTRIES_MAX:
+            break
+        for other in successors[name]:
+            if other not in seen:
+                seen.add(other)
+                order.append(other)
+        fits = 1 in held[name] and all(
+            _onward(*place, held, successors) for place in _places(name, held, successors, num_segments)
+        )
+        if name != home and fits:
+            found.append(name)
+    return found

@@ -27,6 +27,11 @@ ALL = "all"  # every computer of the plan
 _WORKER_EXTRAS = {"backend": str, "precision": str, "device": str, "encoding": str, "threads": int}
 _SOURCE_EXTRAS = {"input": str, "image_transport": str, "rate_hz": float, "frames": int, "loop": bool, "drop": str}
 _CONTROLLER_EXTRAS = {"mode": str, "target_accuracy": float, "admission_rate": int, "priority": int}
+_PARAMETERS: dict[str, tuple[Any, dict[str, type]]] = {
+    "worker": (WorkerSettings, _WORKER_EXTRAS),
+    "source": (SourceSettings, _SOURCE_EXTRAS),
+    "controller": (AdaptationSettings, _CONTROLLER_EXTRAS),
+}
 
 
 # ---- the file ---------------------------------------------------------------------------------------------------
@@ -137,10 +142,24 @@ def load_topology(name_or_path: str | Path) -> Topology:
         ConfigurationError: no such topology, not YAML, or a declaration that cannot be used; names file and key.
     """
     path = _find(name_or_path)
+    content = read_mapping(path, _TopologyFile)
+    try:
+        declared = _TopologyFile.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(_explain(path, error)) from error
+    return _Checker(path).topology(declared)
+
+
+def read_mapping(path: Path, expected: type[BaseModel]) -> dict[str, Any]:
+    """The keys of a YAML file, each of which is there once.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is something else.
+    """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader)
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"topology {path} cannot be read: {error}") from error
+        raise ConfigurationError(f"{path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark is not None else ""
@@ -148,12 +167,9 @@ def load_topology(name_or_path: str | Path) -> Topology:
             f"{path}: expected YAML with every key once{where}: {getattr(error, 'problem', error)}"
         ) from error
     if not isinstance(content, dict):
-        raise ConfigurationError(f"{path}: expected a mapping with {_keys(_TopologyFile)}, got {content!r}")
-    try:
-        declared = _TopologyFile.model_validate(content)
-    except ValidationError as error:
-        raise ConfigurationError(_explain(path, error)) from error
-    return _Checker(path).topology(declared)
+        keys = ", ".join(expected.model_fields)
+        raise ConfigurationError(f"{path}: expected a mapping with {keys}, got {content!r}")
+    return content
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -175,10 +191,6 @@ def meant(word: str, known: Iterable[str]) -> str:
     """A question to add to a message, where one of `known` is close to `word`; else nothing."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
-
-
-def _keys(model: type[BaseModel]) -> str:
-    return ", ".join(model.model_fields)
 
 
 def _explain(path: Path, error: ValidationError) -> str:
@@ -232,7 +244,7 @@ class _Checker:
                     name,
                     entry.computer,
                     tuple(sorted(set(entry.segments))) if isinstance(entry.segments, list) else entry.segments,
-                    self._parameters(f"workers.{name}", entry, WorkerSettings, _WORKER_EXTRAS),
+                    self._parameters(f"workers.{name}", "worker", entry),
                 )
                 for name, entry in file.workers.items()
             ),
@@ -243,14 +255,12 @@ class _Checker:
                     entry.computer,
                     entry.home,
                     entry.namespace,
-                    self._parameters(f"sources.{name}", entry, SourceSettings, _SOURCE_EXTRAS),
+                    self._parameters(f"sources.{name}", "source", entry),
                 )
                 for name, entry in file.sources.items()
             ),
             controller_computer=controller_computer,
-            controller_parameters=self._parameters(
-                "controller", file.controller, AdaptationSettings, _CONTROLLER_EXTRAS
-            ),
+            controller_parameters=self._parameters("controller", "controller", file.controller),
         )
 
     def _known(self, key: str, name: str, declared: Iterable[str], what: str) -> None:
@@ -299,29 +309,48 @@ class _Checker:
                     "add an edge or remove the worker",
                 )
 
-    def _parameters(self, key: str, entry: _Open, settings: Any, extras: Mapping[str, type]) -> dict[str, Any]:
-        """The keys of a node that are parameters, held against what the node has."""
-        given: dict[str, Any] = dict(entry.__pydantic_extra__ or {})
-        # A source's `drop` is a word at its shell.
-        defaults: dict[str, Any] = {name: default for name, default, _ in parameters_of(settings)}
-        kinds = {**{name: type(default) for name, default in defaults.items()}, **extras}
-        for name, value in given.items():
-            if name not in kinds:
-                known = [*type(entry).model_fields, *kinds]
-                raise self._wrong(
-                    f"{key}.{name}", f"unknown key{meant(name, known)}: expected one of {', '.join(known)}"
-                )
-            if kinds[name] is float and isinstance(value, int) and not isinstance(value, bool):
-                given[name] = float(value)
-            elif type(value) is not kinds[name]:
-                raise self._wrong(f"{key}.{name}", f"expected {_TYPE_NAMES[kinds[name]]}, got {value!r}")
-        try:
-            check(dataclasses.replace(settings(), **{name: given[name] for name in given if name not in extras}))
-        except ConfigurationError as error:
-            raise self._wrong(key, str(error)) from error
-        if "mode" in given and given["mode"] not in (modes := [mode.name.lower() for mode in Mode]):
-            raise self._wrong(f"{key}.mode", f"expected one of {', '.join(modes)}, got {given['mode']!r}")
-        return given
+    def _parameters(self, key: str, kind: str, entry: _Open) -> dict[str, Any]:
+        fields = tuple(type(entry).model_fields)
+        return node_parameters(str(self._path), key, kind, entry.__pydantic_extra__ or {}, fields=fields)
+
+
+def node_parameters(
+    origin: str, key: str, kind: str, given: Mapping[str, Any], *, fields: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Parameters of a node that a file gives, held against what the node has.
+
+    Args:
+        origin: the file, for messages.
+        key: where they stand in it.
+        kind: `worker`, `source` or `controller`.
+        given: names and values.
+        fields: other keys that are allowed there, for messages.
+
+    Raises:
+        ConfigurationError: an unknown one, or a value of another type or outside its bounds.
+    """
+    settings, extras = _PARAMETERS[kind]
+    found = dict(given)
+    # A source's `drop` is a word at its shell.
+    defaults: dict[str, Any] = {name: default for name, default, _ in parameters_of(settings)}
+    kinds = {**{name: type(default) for name, default in defaults.items()}, **extras}
+    for name, value in found.items():
+        if name not in kinds:
+            known = [*fields, *kinds]
+            raise ConfigurationError(
+                f"{origin}: {key}.{name}: unknown key{meant(name, known)}: expected one of {', '.join(known)}"
+            )
+        if kinds[name] is float and isinstance(value, int) and not isinstance(value, bool):
+            found[name] = float(value)
+        elif type(value) is not kinds[name]:
+            raise ConfigurationError(f"{origin}: {key}.{name}: expected {_TYPE_NAMES[kinds[name]]}, got {value!r}")
+    try:
+        check(dataclasses.replace(settings(), **{name: found[name] for name in found if name not in extras}))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{origin}: {key}: {error}") from error
+    if "mode" in found and found["mode"] not in (modes := [mode.name.lower() for mode in Mode]):
+        raise ConfigurationError(f"{origin}: {key}.mode: expected one of {', '.join(modes)}, got {found['mode']!r}")
+    return found
 
 
 _TYPE_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}

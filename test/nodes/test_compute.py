@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mdi_exit_ros.model.backends.interface import SegmentOutput
-from mdi_exit_ros.nodes.compute import LANE_FRAMES_MIN, Compute
+from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.tensors import Row
+from mdi_exit_ros.policy.scheduling import LANE_FRAMES_MIN
 from mdi_exit_ros.task import FrameId, PeerId, Task
 
 CAMERA = PeerId("camera", 1)

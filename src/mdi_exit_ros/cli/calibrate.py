@@ -50,6 +50,7 @@ def calibrate(
 
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.model.checkpoint import load_network
+    from mdi_exit_ros.simulation.recording import RECORDING_NAME, Recording, save_recording
     from mdi_exit_ros.training import calibration
     from mdi_exit_ros.training.datasets import (
         LabelledImages,
@@ -105,6 +106,15 @@ def calibrate(
     _show(document)
     if out_directory is not None:
         written = rewrite_model(card, fitted, basis, out_directory)
+        answers = np.stack([calibration.softmax(each / t) for each, t in zip(logits, fitted.temperatures, strict=True)])
+        recording = Recording(
+            answers.max(axis=2).T,
+            (answers.argmax(axis=2) == labels).T,
+            written.model_id,
+            f"{len(labels)} images of {Path(data).name} that calibrated the model",
+            deciding.data_hash,
+        )
+        save_recording(recording, out_directory / RECORDING_NAME)
         click.echo(f"wrote {out_directory} ({written.model_id})")
     if plot_directory is not None:
         from mdi_exit_ros.training.plots import draw_calibration

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,7 @@ from mdi_exit_ros.cli.output import json_option, wide_console, write_json
 from mdi_exit_ros.codec import ENCODINGS
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from rich.console import Console
 
     from mdi_exit_ros.training.evaluation import CurvePoint, EncodingReport
@@ -37,6 +38,12 @@ CURVE_ROWS = 10
 @click.option("--encoding", default="raw", show_default=True, type=click.Choice(ENCODINGS), help="Of features at cuts.")
 @click.option("--encodings", is_flag=True, help="Also compare all encodings at every cut; takes a dozen runs.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
+@click.option(
+    "--record",
+    "recording_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also write here what every exit said about every image, for mdi-exit simulate.",
+)
 @json_option("Also write the figures here.")
 def evaluate(
     model_name: str,
@@ -49,6 +56,7 @@ def evaluate(
     encoding: str,
     encodings: bool,
     threads: int,
+    recording_path: Path | None,
     json_path: Path | None,
 ) -> None:
     """Measure a model's accuracy and cost on labelled images."""
@@ -77,6 +85,7 @@ def evaluate(
     images = load_split(data or str(sample_archive()), split, image_size=(height, width))
     backend = resolve_backend(backend)
     runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=threads)
+    answers: dict[str, NDArray[Any]] = {}
     console = wide_console()
     with Progress(console=console, transient=True) as progress:
         bar = progress.add_task(f"evaluating {card.name}", total=len(images))
@@ -89,6 +98,7 @@ def evaluate(
             precision=precision,
             encoding=encoding,
             on_batch=lambda count: progress.advance(bar, count),
+            on_answers=lambda confidence, correct: answers.update(confidence=confidence.T, correct=correct.T),
         )
         compared = []
         if encodings:
@@ -122,6 +132,13 @@ def evaluate(
     )
     if compared:
         _show_encodings(compared, console)
+    if recording_path is not None:
+        from mdi_exit_ros.simulation.recording import Recording, save_recording
+
+        what = f"{split} images of {Path(data).name if data else sample_archive().name}"
+        save_recording(
+            Recording(**answers, model_id=card.model_id, images=what, data_hash=images.data_hash), recording_path
+        )
     if json_path is not None:
         write_json({**report, **({"encodings": compared} if compared else {})}, json_path)
 

@@ -14,6 +14,7 @@ from mdi_exit_ros.errors import MdiExitError
 VERBS = {
     "run": "Run a cluster on this machine and account for every frame.",
     "bench": "Measure frames/s through the graph against a bare loop.",
+    "simulate": "Simulate a cluster, from measured times and recorded answers.",
     "train": "Train a multi-exit network and write a model directory.",
     "evaluate": "Measure a model's accuracy and cost on labelled images.",
     "calibrate": "Fit a model's temperatures and thresholds to labelled images.",

@@ -204,8 +204,8 @@ def run(
     console = Console(stderr=True)
     _export_once(card, resolved, console)
 
+    from mdi_exit_ros.cli.summary_table import as_tables
     from mdi_exit_ros.runner.session import Session
-    from mdi_exit_ros.runner.summary import as_tables
 
     outcome = Session(
         plan=plan,
@@ -222,7 +222,7 @@ def run(
         transport=transport,
     ).run(console)
     if outcome.summary is not None:
-        summary = _completed(outcome.summary, plan, resolved, precision or "fp32")
+        summary = _completed(outcome.summary, plan, resolved, precision or "fp32", _chosen(options, topology))
         Console().print(as_tables(summary))
         if json_path is not None:
             write_json(summary, json_path)
@@ -232,6 +232,15 @@ def run(
     if outcome.summary is None:
         return 1 if sources else 0
     return 0 if outcome.summary["unaccounted"] == 0 and outcome.summary["ok"] > 0 else 1
+
+
+def _chosen(options: PlanOptions, topology: str) -> dict[str, Any]:
+    """What was asked for, so that a simulation can be asked for the same."""
+    return {
+        "topology": topology,
+        "exits": options.exits,
+        **{kind: dict(getattr(options, kind)) for kind in ("worker", "source", "controller")},
+    }
 
 
 def _given(**parameters: Any) -> dict[str, Any]:
@@ -287,7 +296,9 @@ def _export_once(card: ModelCard, backend: str, console: Console) -> None:
             ensure_exported(card)
 
 
-def _completed(summary: dict[str, Any], plan: Plan, backend: str, precision: str) -> dict[str, Any]:
+def _completed(
+    summary: dict[str, Any], plan: Plan, backend: str, precision: str, options: dict[str, Any]
+) -> dict[str, Any]:
     from mdi_exit_ros.runner.summary import file_hash
 
     name = summary["input"]
@@ -302,4 +313,5 @@ def _completed(summary: dict[str, Any], plan: Plan, backend: str, precision: str
         "precision": precision,
         "machine": machine(),
         "version": version("mdi_exit_ros"),
+        "options": options,
     }

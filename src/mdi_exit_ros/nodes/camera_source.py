@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
 from mdi_exit_ros.errors import ConfigurationError, MessageError
 from mdi_exit_ros.model.card import load_card
-from mdi_exit_ros.nodes import entry, summary
+from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
     answers_from_message,
     classification_to_message,
@@ -32,11 +32,13 @@ from mdi_exit_ros.nodes.images.reader import Arrivals, Pace, Reader
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.serialized import SENDERS_MAX, NewestOfEach, deserialized, leading_string
+from mdi_exit_ros.nodes.summary import worker_statistics, write
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.summary import SteadyRate, summarise, with_workers
 from mdi_exit_ros.task import Status
 
 LOOK_S = 0.05  # between two looks at what is not urgent
@@ -132,7 +134,7 @@ class CameraSource(CoreNode):
         else:
             self._reader = Reader(self._input, size, limit=limit, loop=self.config.loop, ready=self.wake)
             self._reader_thread = self.run_thread(self._reader.loop, name="reader")
-        self._steady = summary.SteadyRate(self._reader.total)
+        self._steady = SteadyRate(self._reader.total)
         return SourceCore(
             SourceSetup(
                 me=self._me,
@@ -150,7 +152,7 @@ class CameraSource(CoreNode):
         if self._reader_thread is not None:
             self._reader_thread.join(2.0)
         if self.config.summary_path and isinstance(core, SourceCore):
-            summary.write(self._summary(core), Path(self.config.summary_path).expanduser())
+            write(self._summary(core), Path(self.config.summary_path).expanduser())
 
     # ---- messages in -----------------------------------------------------------------------------------------
 
@@ -294,19 +296,15 @@ class CameraSource(CoreNode):
 
     def _summary(self, core: SourceCore) -> dict[str, Any]:
         began = self._began_at if self._began_at is not None else self._closed_at
-        return summary.summarise(
-            core.summary(),
-            self._closed_at - began,
-            self._steady.fps,
-            self._workers,
-            {
-                "source": self.cluster_name,
-                "input": self.config.input,
-                "input_hash": self._input.content_hash,
-                "model": self.card.name,
-                "model_id": self.card.model_id,
-            },
-        )
+        facts = {
+            "source": self.cluster_name,
+            "input": self.config.input,
+            "input_hash": self._input.content_hash,
+            "model": self.card.name,
+            "model_id": self.card.model_id,
+        }
+        mine = summarise(core.summary(), self._closed_at - began, self._steady.fps, facts)
+        return with_workers(mine, {name: worker_statistics(status) for name, status in self._workers.items()})
 
 
 def main() -> None:

@@ -13,17 +13,11 @@ import numpy as np
 
 from mdi_exit_ros.model.backends.interface import SegmentOutput, SegmentRunner
 from mdi_exit_ros.nodes.tensors import Row, gather
+from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.task import Task
-
-LANE_FRAMES_MIN = 4  # a batch is not cut into smaller parts than this
 
 Done = Callable[[tuple[Task, ...], SegmentOutput, float], None]
 Failed = Callable[[tuple[Task, ...], Exception], None]
-
-
-def lanes_used(lanes: int, frames: int) -> int:
-    """How many of `lanes` a batch of that many frames is shared among, at least 1."""
-    return max(1, min(lanes, frames // LANE_FRAMES_MIN))
 
 
 class Compute:

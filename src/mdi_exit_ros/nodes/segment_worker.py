@@ -21,7 +21,7 @@ from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, load_segments, resolve_backend
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
-from mdi_exit_ros.nodes.compute import Compute, lanes_used
+from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
     TASK_BATCH,
     answers_to_message,
@@ -40,6 +40,7 @@ from mdi_exit_ros.nodes.tensors import TensorStore, spans
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
 from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
+from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.profile import times_here
 from mdi_exit_ros.task import PeerId, Reason, Strategy, Task

@@ -17,12 +17,19 @@ class LatencyHistogram:
     def __init__(self) -> None:
         self._bins = [0] * _BINS
         self._count = 0
+        self._sum_s = 0.0
 
     def add(self, duration_s: float) -> None:
         """Takes in one duration (s)."""
         index = int(math.log(max(duration_s, _LOWEST_S) / _LOWEST_S) / _LOG_GROWTH)
         self._bins[min(index, _BINS - 1)] += 1
         self._count += 1
+        self._sum_s += duration_s
+
+    @property
+    def mean_s(self) -> float:
+        """Mean (s); 0 when there are none."""
+        return self._sum_s / self._count if self._count else 0.0
 
     def percentile(self, share: float) -> float:
         """Duration (s) that `share` (0..1) of all stay within; 0 when there are none."""

@@ -137,6 +137,6 @@ class FrameLedger:
             "duplicates": counts.duplicates,
             "accuracy": counts.correct / counts.labelled if counts.labelled else None,
             "labelled": counts.labelled,
-            "latency_ms": {"p50": p50, "p95": p95, "p99": p99},
+            "latency_ms": {"p50": p50, "p95": p95, "p99": p99, "mean": 1000.0 * self.latency.mean_s},
             "exits": [count / counts.ok if counts.ok else 0.0 for count in self.exits],
         }

@@ -9,6 +9,13 @@ from typing import NamedTuple
 
 from mdi_exit_ros.task import FrameId, Task
 
+LANE_FRAMES_MIN = 4  # a batch is not cut into smaller parts than this
+
+
+def lanes_used(lanes: int, frames: int) -> int:
+    """How many of `lanes` a batch of that many frames is shared among, at least 1."""
+    return max(1, min(lanes, frames // LANE_FRAMES_MIN))
+
 
 def goes_to_input(*, held: bool, input_length: int, output_length: int, output_threshold: int) -> bool:
     """Whether a new task waits to be run here (I_n) rather than to be moved (O_n).

@@ -20,8 +20,9 @@ from mdi_exit_ros.monitoring.cluster_monitor import ClusterMonitor, Snapshot
 from mdi_exit_ros.plan import Plan, PlannedNode
 from mdi_exit_ros.runner.launching import command_of, node_environment
 from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
-from mdi_exit_ros.runner.summary import merge, with_workers, worker_statistics
+from mdi_exit_ros.runner.summary import worker_statistics
 from mdi_exit_ros.runner.view import View, open_view
+from mdi_exit_ros.summary import merge, with_workers
 from mdi_exit_ros.task import State
 
 POLL_S = 0.25

@@ -139,8 +139,11 @@ def evaluate(
     precision: str,
     encoding: str = codec.RAW,
     on_batch: Callable[[int], None] = lambda count: None,
+    on_answers: Callable[[NDArray[Any], NDArray[Any]], None] = lambda confidence, correct: None,
 ) -> EvaluationReport:
     """Runs all images through all exits and says how good each is, and what leaving early brings.
+
+    `on_answers` gets confidence and correctness (K, N) of all exits.
 
     Raises:
         DataError: The classes of `data` are not those of the model.
@@ -152,6 +155,7 @@ def evaluate(
     encodings = {} if encoding == codec.RAW else dict.fromkeys(range(1, card.num_segments), encoding)
     class_ids, confidence = run_exits(runner, card.num_segments, data.images, encodings=encodings, on_batch=on_batch)
     correct = class_ids == labels
+    on_answers(confidence, correct)
     costs = exit_costs(card.segment_macs, card.exit_macs)
     with_exits = outcome(confidence, correct, costs, thresholds)
     taken = exits_taken(confidence, thresholds)

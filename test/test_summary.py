@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdi_exit_ros.nodes.summary import STEADY_MIN, SteadyRate
+from mdi_exit_ros.summary import STEADY_MIN, SteadyRate
 
 
 def steady_fps(total, *, slow=0, refused=0):

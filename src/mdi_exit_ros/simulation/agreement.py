@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How near a simulation comes to the real run that it repeats."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mdi_exit_ros.errors import DataError
+from mdi_exit_ros.simulation.scenario import Scenario, make_scenario
+
+THROUGHPUT_TOLERANCE = 0.15
+LATENCY_TOLERANCE = 0.30
+EXIT_TOLERANCE = 0.02
+
+
+class Agreement(NamedTuple):
+    """One figure, measured and simulated.
+
+    Attributes:
+        figure: its name.
+        measured, simulated: in the unit that the name says.
+        difference: relative to the measured one, or absolute for shares.
+        tolerance: the largest difference that counts as agreement.
+    """
+
+    figure: str
+    measured: float
+    simulated: float
+    difference: float
+    tolerance: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether the difference is within the tolerance."""
+        return abs(self.difference) <= self.tolerance
+
+
+def repeat(run: Mapping[str, Any], path: Path, changes: Mapping[str, Any]) -> Scenario:
+    """The scenario that repeats a real run on one computer.
+
+    Args:
+        run: the run's summary, as `mdi-exit run --json` wrote it.
+        path: its file, for messages.
+        changes: keys of the scenario that are given.
+
+    Raises:
+        DataError: it is no summary, or one of a simulation.
+        ConfigurationError: the changes cannot be used.
+    """
+    if run.get("simulated"):
+        raise DataError(f"{path} is of a simulation: expected the summary of mdi-exit run --json")
+    try:
+        options = run["options"]
+        source = dict(options["source"])
+        rate_hz = source.pop("rate_hz", None)
+        for shell_only in ("frames", "loop", "input", "image_transport"):
+            source.pop(shell_only, None)
+        worker = {
+            key: value for key, value in options["worker"].items() if key not in ("backend", "precision", "device")
+        }
+        controller = dict(options["controller"])
+        thresholds = [controller.pop(key) for key in sorted(controller) if key.startswith("exit_threshold.")]
+        content = {
+            "description": f"repeats {path.name}",
+            "topology": options["topology"],
+            "strategy": run["strategy"],
+            "model": run["model"],
+            "exits": options["exits"],
+            "thresholds": thresholds or None,
+            "frames": run["offered"],
+            "arrivals": {"kind": "periodic", "rate_hz": rate_hz} if rate_hz else {"kind": "max"},
+            "profile": "measured",
+            "backend": run["backend"],
+            "precision": run["precision"],
+            "together": True,
+            "computer": {"cores": run["machine"]["cores"]},
+            "worker": worker,
+            "source": source,
+            "controller": controller,
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
+    return make_scenario({**content, **changes}, origin="the repeated run")
+
+
+def compare(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> list[Agreement]:
+    """Throughput, mean latency and exit shares of a run and of its simulation.
+
+    Raises:
+        DataError: the run's summary lacks a figure.
+    """
+    try:
+        rate = "steady_fps" if real["steady_fps"] and simulated["steady_fps"] else "throughput_fps"
+        found = [
+            _relative("throughput, frames/s", real[rate], simulated[rate], THROUGHPUT_TOLERANCE),
+            _relative(
+                "mean latency, ms", real["latency_ms"]["mean"], simulated["latency_ms"]["mean"], LATENCY_TOLERANCE
+            ),
+        ]
+        for number, (one, other) in enumerate(zip(real["exits"], simulated["exits"], strict=True), 1):
+            found.append(Agreement(f"share of exit {number}", one, other, other - one, EXIT_TOLERANCE))
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the run's summary lacks a figure: {error}; make it anew with mdi-exit run --json") from error
+    return found
+
+
+def _relative(figure: str, measured: float, simulated: float, tolerance: float) -> Agreement:
+    difference = simulated / measured - 1.0 if measured else float("inf")
+    return Agreement(figure, measured, simulated, difference, tolerance)

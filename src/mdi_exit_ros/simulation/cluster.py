@@ -1,0 +1,542 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A simulated cluster: the deployment plan's nodes on simulated computers, joined by a simulated network."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.parameter import parameters_of
+from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
+from mdi_exit_ros.policy.actions import SendAnswers, SendTasks
+from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
+from mdi_exit_ros.policy.events import (
+    AnswersReceived,
+    AppliedPolicy,
+    SetPoints,
+    Shutdown,
+    SourceReport,
+    TasksReceived,
+    WorkerReport,
+)
+from mdi_exit_ros.policy.scheduling import lanes_used
+from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.simulation.clock import Clock
+from mdi_exit_ros.simulation.generated import generated_topology
+from mdi_exit_ros.simulation.model import SimulatedModel
+from mdi_exit_ros.simulation.network import Link, Network
+from mdi_exit_ros.simulation.processor import Processor
+from mdi_exit_ros.simulation.scenario import Arrivals, ComputerEntry, EventEntry, Generated, LinkEntry, Scenario
+from mdi_exit_ros.simulation.shells import (
+    CATCH_UP_S,
+    Camera,
+    SimulatedController,
+    SimulatedSource,
+    SimulatedWorker,
+    Trace,
+)
+from mdi_exit_ros.summary import merge, summarise, with_workers
+from mdi_exit_ros.task import Mode, PeerId, Strategy, Task
+from mdi_exit_ros.topology import Topology, load_topology, meant
+
+ALL_HERE = "computer"  # the one that all nodes are on when they are together
+WAITING_FINITE = 64  # as the camera source node has it
+LINGER_S = 0.25  # after the last frame, for the workers' last counters
+POLICY_NBYTES = 300
+
+Settings = TypeVar("Settings", WorkerSettings, SourceSettings, AdaptationSettings)
+
+
+def topology_of(scenario: Scenario) -> Topology:
+    """The topology that a scenario names or describes.
+
+    Raises:
+        ConfigurationError: there is no such file, or it cannot be used.
+    """
+    if isinstance(scenario.topology, Generated):
+        return generated_topology(scenario.topology)
+    return load_topology(scenario.topology)
+
+
+class Simulation:
+    """One simulation, from its scenario to a summary like that of a real run.
+
+    Args:
+        scenario: what happens.
+        model: the network without its tensors.
+        trace: told every action of every core, with time and node.
+
+    Raises:
+        ConfigurationError: scenario, topology and model do not fit each other.
+    """
+
+    def __init__(self, scenario: Scenario, model: SimulatedModel, *, trace: Trace | None = None) -> None:
+        self.scenario = scenario
+        self.model = model
+        self.clock = Clock()
+        self._trace = trace
+        self.topology = topology_of(scenario)
+        self.plan = self._plan()
+        self._check_names()
+        self._rng = random.Random(scenario.seed)
+        self._processors: dict[str, Processor] = {}
+        self.network = self._network()
+        self._plain = self._is_plain()
+        self._said = [
+            ([0 if right else 1 for right in correct], confidence)
+            for correct, confidence in zip(
+                model.recording.correct.T.tolist(), model.recording.confidence.T.tolist(), strict=True
+            )
+        ]
+        self._offsets: dict[str, int] = {}
+        self.workers: dict[str, SimulatedWorker] = {}
+        self.dead: dict[str, list[SimulatedWorker]] = {}
+        self.sources: dict[str, SimulatedSource] = {}
+        self._places = {node.name: self._computer_of(node) for node in self.plan.nodes}
+        self._planned = {node.name: node for computer in self._computers() for node in self.plan.on(computer)}
+        self._neighbours: dict[str, tuple[str, ...]] = {}
+        for node in self.plan.named("segment_worker"):
+            self._neighbours[node.name] = tuple(node.parameters.get("neighbours", ()))
+            self._start_worker(node.name)
+        self._hearers = {name: list(others) for name, others in self._neighbours.items()}
+        for name, others in self._neighbours.items():
+            for other in others:
+                if name not in self._hearers[other]:
+                    self._hearers[other].append(name)
+        (planned,) = self.plan.named("controller")
+        self.controller = self._make_controller(planned)
+        for index, node in enumerate(self.plan.named("camera_source")):
+            self._offsets[node.name] = index * 7919
+            self.sources[node.name] = self._make_source(node)
+        for event in scenario.events:
+            self.clock.after(event.at_s, lambda event=event: self._happen(event))  # type: ignore[misc]
+
+    # ---- running ---------------------------------------------------------------------------------------------
+
+    def run(self, on_progress: Callable[[int, int], None] = lambda closed, total: None) -> dict[str, Any]:
+        """Simulates to the end; answers with the summary.
+
+        Args:
+            on_progress: called ten times per simulated second with frames closed and frames in all (0: unknown).
+        """
+        total = (self.scenario.frames or 0) * len(self.sources)
+
+        def look() -> None:
+            on_progress(sum(source.closed for source in self.sources.values()), total)
+            self.clock.after(0.1, look)
+
+        for node in (*self.workers.values(), self.controller, *self.sources.values()):
+            node.begin()
+        look()
+        until = self.scenario.duration_s if self.scenario.duration_s is not None else math.inf
+        self.clock.run(until)
+        if not all(source.is_finished for source in self.sources.values()):
+            self._shut_down()
+        look()
+        return self.summary()
+
+    def _shut_down(self) -> None:
+        """The time is over: sources end what they hold, as on Ctrl-C."""
+        for source in self.sources.values():
+            source.feed(Shutdown())
+        self.clock.run(self.clock.now + LINGER_S)
+
+    def _on_finished(self) -> None:
+        if all(source.is_finished for source in self.sources.values()):
+            self.clock.after(LINGER_S, self.clock.stop)
+
+    def _happen(self, event: EventEntry) -> None:
+        worker = self.workers.get(event.worker)
+        match event.do:
+            case "kill":
+                if worker is not None:
+                    worker.kill()
+                    self.dead.setdefault(event.worker, []).append(self.workers.pop(event.worker))
+            case "stop":
+                if worker is not None:
+                    worker.feed(Shutdown())
+            case "start":
+                if worker is not None:
+                    worker.kill()
+                    self.dead.setdefault(event.worker, []).append(worker)
+                self._start_worker(event.worker).begin()
+            case "speed":
+                assert event.speed is not None
+                self._processor(self._places[event.worker]).speed = event.speed
+
+    # ---- building --------------------------------------------------------------------------------------------
+
+    def _plan(self) -> Plan:
+        scenario = self.scenario
+        options = PlanOptions(
+            strategy=scenario.strategy,
+            model=scenario.model,
+            exits=scenario.exits,
+            worker=scenario.worker,
+            source=scenario.source,
+            controller=scenario.controller,
+        )
+        plan = make_plan(self.topology, options, self.model.num_segments, self.model.segment_costs)
+        if scenario.thresholds is not None and len(scenario.thresholds) != self.model.num_segments - 1:
+            raise ConfigurationError(
+                f"thresholds: expected one for each of exits 1..{self.model.num_segments - 1} of {self.model.name}, "
+                f"got {len(scenario.thresholds)}"
+            )
+        return plan
+
+    def _check_names(self) -> None:
+        computers = self._computers() if not self.scenario.together else (*self.topology.computers, ALL_HERE)
+        workers = tuple(node.name for node in self.plan.named("segment_worker"))
+        sources = tuple(node.name for node in self.plan.named("camera_source"))
+        given = [(f"computers.{name}", name, computers, "computer") for name in self.scenario.computers]
+        for index, link in enumerate(self.scenario.links):
+            given += [(f"links.{index}.between", name, computers, "computer") for name in link.between]
+        given += [(f"arrivals_of.{name}", name, sources, "source") for name in self.scenario.arrivals_of]
+        given += [
+            (f"events.{index}.worker", event.worker, workers, "worker of this strategy")
+            for index, event in enumerate(self.scenario.events)
+        ]
+        for key, name, known, what in given:
+            if name not in known:
+                raise ConfigurationError(
+                    f"{key}: {name!r} is no {what} in {self.topology.origin}{meant(name, known)}: "
+                    f"expected one of {', '.join(known[:20])}"
+                )
+
+    def _computers(self) -> tuple[str, ...]:
+        return ("all",) if self.scenario.together else self.topology.computers
+
+    def _computer_of(self, node: PlannedNode) -> str:
+        return ALL_HERE if self.scenario.together else node.computer
+
+    def _network(self) -> Network:
+        links: dict[tuple[str, str], Link] = {}
+        for entry in self.scenario.links:
+            one, other = entry.between
+            links[one, other] = links[other, one] = _link(entry)
+        return Network(
+            self.clock,
+            random.Random(self._rng.random()),
+            default=_link(self.scenario.network),
+            local=Link(latency_s=self.scenario.costs.transit_us * 1e-6),
+            links=links,
+        )
+
+    def _is_plain(self) -> bool:
+        """Whether messages of any size take the same time between any two computers: they can be carried together."""
+        link = self.network.link("a", "b")
+        return not self.scenario.links and math.isinf(link.rate_bps) and not link.jitter_s and not link.loss
+
+    def _entry(self, computer: str) -> ComputerEntry:
+        return self.scenario.computers.get(computer, self.scenario.computer)
+
+    def _processor(self, computer: str) -> Processor:
+        if computer not in self._processors:
+            entry = self._entry(computer)
+            first = next(iter(self.plan.named("camera_source")))
+            busy = self.scenario.costs.controller_cores if computer == self._computer_of(first) else 0.0
+            self._processors[computer] = Processor(
+                self.clock, max(0.05, entry.cores - busy), speed=entry.speed, all_busy=entry.all_busy
+            )
+        return self._processors[computer]
+
+    def _common(self, node: PlannedNode) -> dict[str, Any]:
+        return {
+            "clock": self.clock,
+            "processor": self._processor(self._places[node.name]),
+            "costs": self.scenario.costs,
+            "trace": self._trace,
+        }
+
+    def _life(self, name: str) -> PeerId:
+        return PeerId(name, self._rng.getrandbits(62) or 1)
+
+    def _start_worker(self, name: str) -> SimulatedWorker:
+        node, model = self._planned[name], self.model
+        parameters = node.parameters
+        entry = self._entry(self._places[name])
+        settings = _settings(WorkerSettings, parameters)
+        lanes = int(parameters.get("threads", 0)) or max(1, int(entry.cores) // int(parameters["workers_here"]))
+        segments = tuple(parameters["segments"])
+        encoding = str(parameters["encoding"])
+        setup = WorkerSetup(
+            me=self._life(name),
+            model_id=model.model_id,
+            num_segments=model.num_segments,
+            segments=frozenset(segments),
+            input_nbytes=model.input_nbytes[encoding],
+            neighbours=self._neighbours[name],
+            strategy=Strategy(parameters["strategy"]),
+            exits_enabled=parameters["exits"],
+            exit_thresholds=self._thresholds(),
+            settings=settings,
+            service_times=tuple(
+                (segment, batch, model.times.seconds(segment, batch) / lanes_used(lanes, batch) / entry.speed)
+                for batch in model.times.batches
+                for segment in segments
+                if batch <= settings.batch_max
+            ),
+        )
+        core = WorkerCore(setup, random.Random(self._rng.random()))
+        worker = SimulatedWorker(
+            core,
+            carrier=self,
+            times=model.times,
+            lanes=lanes,
+            said=self._said,
+            image_of=self._image_of,
+            **self._common(node),
+        )
+        self.workers[name] = worker
+        return worker
+
+    def _thresholds(self) -> tuple[float, ...]:
+        given = self.scenario.thresholds
+        return tuple(given) if given is not None else self.model.default_thresholds
+
+    def _image_of(self, task: Task) -> int:
+        return (task.frame.sequence + self._offsets[task.frame.source.name]) % len(self.model.recording)
+
+    def _make_controller(self, node: PlannedNode) -> SimulatedController:
+        parameters = node.parameters
+        core = ControllerCore(
+            ControllerSetup(
+                me=self._life(node.name),
+                num_segments=self.model.num_segments,
+                priority=int(parameters.get("priority", 0)),
+                curve=self.model.curve,
+            ),
+            _settings(AdaptationSettings, parameters),
+            SetPoints(
+                Mode[str(parameters.get("mode", "manual")).upper()],
+                self._thresholds(),
+                float(parameters.get("admission_rate", 0)),
+                float(parameters.get("target_accuracy", 0.0)),
+            ),
+        )
+        return SimulatedController(core, carrier=self, **self._common(node))
+
+    def _make_source(self, node: PlannedNode) -> SimulatedSource:
+        parameters = node.parameters
+        scenario = self.scenario
+        settings = _settings(SourceSettings, parameters, leave_out=("drop",))
+        drop = parameters.get("drop", "never") == "oldest"
+        waiting = settings.waiting_max if drop else max(settings.waiting_max, WAITING_FINITE)
+        settings = dataclasses.replace(settings, drop=drop, waiting_max=waiting)
+        arrivals = scenario.arrivals_of.get(node.name, scenario.arrivals)
+        core = SourceCore(
+            SourceSetup(
+                me=self._life(node.name),
+                model_id=self.model.model_id,
+                num_segments=self.model.num_segments,
+                entries=tuple(parameters["entries"]),
+                total=scenario.frames or 0,
+                settings=settings,
+            )
+        )
+        rng = random.Random(f"{scenario.seed} {node.name}")
+        return SimulatedSource(
+            core,
+            carrier=self,
+            camera=_camera(arrivals, rng),
+            asks=not drop or arrivals.kind == "max",
+            frames=scenario.frames,
+            input_nbytes=self.model.input_nbytes["raw"][0],
+            finished=self._on_finished,
+            **self._common(node),
+        )
+
+    # ---- carrying --------------------------------------------------------------------------------------------
+
+    def tasks(self, sender: PeerId, action: SendTasks, nbytes: int) -> None:
+        """See Carrier."""
+        receiver = action.receiver.name
+        event = TasksReceived(
+            sender, action.receiver.incarnation, action.sent_total, action.stamp, self.model.model_id, action.tasks
+        )
+
+        def arrive() -> None:
+            worker = self.workers.get(receiver)
+            if worker is not None:
+                worker.take_tasks(event, nbytes)
+
+        self._send(sender.name, receiver, nbytes, arrive, "tasks")
+
+    def answers(self, sender: PeerId, action: SendAnswers, nbytes: int) -> None:
+        """See Carrier."""
+        event = AnswersReceived(sender, action.source, action.answers, action.received, action.credit)
+        source = self.sources.get(action.source.name)
+        if source is not None:
+            self._send(sender.name, action.source.name, nbytes, lambda: source.take_answers(event), "answers")
+
+    def worker_report(self, report: WorkerReport, nbytes: int) -> None:
+        """See Carrier."""
+        sender = report.worker.name
+        everybody = self.scenario.status_reach == "all"
+        others = list(self.workers) if everybody else self._hearers[sender]
+        self._broadcast(sender, (name for name in others if name != sender), report, nbytes)
+        self.controller.take_report(report)
+
+    def source_report(self, report: SourceReport, nbytes: int) -> None:
+        """See Carrier."""
+        self._broadcast(report.source.name, list(self.workers), report, nbytes, to_sources=False)
+        self.controller.take_report(report)
+
+    def policy(self, policy: AppliedPolicy) -> None:
+        """See Carrier."""
+        self._broadcast(self.controller.name, list(self.workers), policy, POLICY_NBYTES)
+
+    def _broadcast(self, sender: str, workers: Any, message: Any, nbytes: int, *, to_sources: bool = True) -> None:
+        work_us = self.scenario.costs.status_in_us
+        names = tuple(workers)
+        sources = tuple(self.sources.values()) if to_sources else ()
+
+        def to_worker(name: str) -> None:
+            worker = self.workers.get(name)
+            if worker is not None:
+                worker.take(message, work_us)
+
+        def to_source(source: SimulatedSource) -> None:
+            if isinstance(message, WorkerReport):
+                source.take_report(message)
+            else:
+                source.take(message, work_us)
+
+        if self._plain:
+            count = len(names) + len(sources)
+            self.network.messages["control"] += count
+            self.network.nbytes["control"] += count * nbytes
+
+            def arrive() -> None:
+                for name in names:
+                    to_worker(name)
+                for source in sources:
+                    to_source(source)
+
+            self.clock.after(self.network.link("a", "b").latency_s + self.scenario.costs.transit_us * 1e-6, arrive)
+            return
+        for name in names:
+            self._send(sender, name, nbytes, lambda name=name: to_worker(name), "control")  # type: ignore[misc]
+        for source in sources:
+            self._send(sender, source.name, nbytes, lambda source=source: to_source(source), "control")  # type: ignore[misc]
+
+    def _send(self, sender: str, receiver: str, nbytes: int, then: Callable[[], None], kind: str) -> None:
+        computers = self._places[sender], self._places[receiver]
+        self.network.send((sender, receiver), computers, nbytes, then, kind=kind)
+
+    # ---- summary ---------------------------------------------------------------------------------------------
+
+    def summary(self) -> dict[str, Any]:
+        """The summary of a run, as a real one has it, marked `simulated`."""
+        parts = [self._part(source) for source in self.sources.values()]
+        return {
+            **with_workers(merge(parts), self._statistics()),
+            "strategy": self.plan.strategy.value,
+            "topology": self.topology.name,
+            "backend": self.model.times.backend,
+            "precision": self.model.times.precision,
+            "machine": {"processor": self.model.machine},
+            "simulated": True,
+            "seed": self.scenario.seed,
+            "simulated_s": self.clock.now,
+            "messages": dict(self.network.messages),
+            "bytes": dict(self.network.nbytes),
+        }
+
+    def _part(self, source: SimulatedSource) -> dict[str, Any]:
+        assert source.core is not None
+        began = source.began_at if source.began_at is not None else source.closed_at
+        facts = {
+            "source": source.name,
+            "input": self.model.recording.images,
+            "input_hash": self.model.recording.data_hash,
+            "model": self.model.name,
+            "model_id": self.model.model_id,
+        }
+        return summarise(source.core.summary(), source.closed_at - began, source.steady.fps, facts)
+
+    def _statistics(self) -> dict[str, dict[str, Any]]:
+        """Counters of the newest life of each worker."""
+        newest = {name: lives[-1] for name, lives in self.dead.items()} | self.workers
+        found = {}
+        for name, worker in newest.items():
+            if worker.report is not None:
+                found[name] = {
+                    **worker.report.counters._asdict(),
+                    "segments": list(worker.report.segments),
+                    "model_id": worker.report.model_id,
+                    "rss_bytes": None,
+                    "cpu_s": None,
+                }
+        return found
+
+
+def _link(entry: LinkEntry) -> Link:
+    return Link(
+        rate_bps=entry.rate_mbps * 1e6 if entry.rate_mbps is not None else math.inf,
+        latency_s=entry.latency_ms * 1e-3,
+        jitter_s=entry.jitter_ms * 1e-3,
+        loss=entry.loss,
+        repair_s=entry.repair_ms * 1e-3,
+        medium=entry.medium,
+    )
+
+
+def _settings(kind: type[Settings], parameters: Any, *, leave_out: tuple[str, ...] = ()) -> Settings:
+    names = {name for name, _, _ in parameters_of(kind)} - set(leave_out)
+    return kind(**{name: value for name, value in parameters.items() if name in names})
+
+
+def _camera(arrivals: Arrivals, rng: random.Random) -> Camera:
+    match arrivals.kind:
+        case "max":
+            return Camera(None)
+        case "periodic":
+            assert arrivals.rate_hz is not None
+            return Camera(itertools.repeat(1.0 / arrivals.rate_hz), catches_up=CATCH_UP_S)
+        case "poisson":
+            return Camera(_poisson(arrivals.rate_hz or 1.0, rng))
+        case "trace":
+            assert arrivals.trace is not None
+            times = read_arrivals(Path(arrivals.trace))
+            return Camera(iter([later - sooner for sooner, later in itertools.pairwise(times)]))
+
+
+def _poisson(rate_hz: float, rng: random.Random) -> Iterator[float]:
+    while True:
+        yield rng.expovariate(rate_hz)
+
+
+def read_arrivals(path: Path) -> list[float]:
+    """Times (s) of a file with one per line.
+
+    Raises:
+        ConfigurationError: it cannot be read, or a line is no time or earlier than the one before.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"arrivals.trace: cannot read {path}: {error}") from error
+    times: list[float] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            time = float(line)
+        except ValueError:
+            time = math.nan
+        if not math.isfinite(time) or (times and time < times[-1]):
+            raise ConfigurationError(
+                f"arrivals.trace: line {number} of {path}: expected a time in seconds, none earlier than the one "
+                f"before, got {line!r}"
+            )
+        times.append(time)
+    if not times:
+        raise ConfigurationError(f"arrivals.trace: {path} is empty: expected one time in seconds per line")
+    return times

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Links between computers: rate, latency, jitter and loss, of their own or of a medium that several share."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections import Counter
+from collections.abc import Callable, Mapping
+
+from mdi_exit_ros.simulation.clock import Clock
+
+PACKET_NBYTES = 1472  # what one UDP packet carries on Ethernet and Wi-Fi
+ROUNDS_MAX = 50
+
+
+@dataclasses.dataclass(frozen=True)
+class Link:
+    """What one computer's messages to another go through.
+
+    Attributes:
+        rate_bps: bits per second; infinite where no rate limits it.
+        latency_s: time on the way besides the time to send the bits.
+        jitter_s: mean of what is added to that, exponentially distributed.
+        loss: share of packets (0..1) that are lost; a reliable topic sends them again.
+        repair_s: time after which the loss of a packet is noticed, beyond a round trip.
+        medium: name of what several links share, such as a Wi-Fi channel; empty for a link of its own.
+    """
+
+    rate_bps: float = float("inf")
+    latency_s: float = 0.0
+    jitter_s: float = 0.0
+    loss: float = 0.0
+    repair_s: float = 0.01
+    medium: str = ""
+
+
+class Network:
+    """Carries messages, those of one sender to one receiver in order, as reliable topics do.
+
+    Args:
+        links: by the names of two computers, sender first.
+        default: of all others.
+        local: between nodes of one computer.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        default: Link,
+        local: Link,
+        links: Mapping[tuple[str, str], Link] | None = None,
+    ) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._links = dict(links or {})
+        self._default = default
+        self._local = local
+        self._free_at: dict[str | tuple[str, str], float] = {}
+        self._arrivals: dict[tuple[str, str], float] = {}
+        self.messages: Counter[str] = Counter()
+        self.nbytes: Counter[str] = Counter()
+
+    def link(self, sender: str, receiver: str) -> Link:
+        """What messages from one computer to another go through."""
+        return self._local if sender == receiver else self._links.get((sender, receiver), self._default)
+
+    def send(
+        self,
+        route: tuple[str, str],
+        computers: tuple[str, str],
+        nbytes: int,
+        then: Callable[[], None],
+        *,
+        kind: str,
+    ) -> None:
+        """Carries one message and calls `then` when it has arrived.
+
+        Args:
+            route: names of sender and receiver; what they exchange stays in order.
+            computers: where they are.
+            nbytes: size of the message.
+            kind: `tasks`, `answers` or `control`, counted apart.
+        """
+        self.messages[kind] += 1
+        self.nbytes[kind] += nbytes
+        arrival = max(self._arrival(computers, nbytes), self._arrivals.get(route, 0.0))
+        self._arrivals[route] = arrival
+        self._clock.after(arrival - self._clock.now, then)
+
+    def _arrival(self, computers: tuple[str, str], nbytes: int) -> float:
+        link = self.link(*computers)
+        now = self._clock.now
+        channel = link.medium or computers
+        begun = max(now, self._free_at.get(channel, 0.0)) if link.rate_bps < float("inf") else now
+        sent = begun + 8.0 * nbytes / link.rate_bps
+        repaired = 0.0
+        if link.loss > 0.0:
+            lost, rounds = self._lost(-(-nbytes // PACKET_NBYTES), link.loss), 0
+            while lost and rounds < ROUNDS_MAX:
+                rounds += 1
+                sent += 8.0 * lost * PACKET_NBYTES / link.rate_bps
+                repaired += 2.0 * link.latency_s + link.repair_s
+                lost = self._lost(lost, link.loss)
+        if link.rate_bps < float("inf"):
+            self._free_at[channel] = sent
+        jitter = self._rng.expovariate(1.0 / link.jitter_s) if link.jitter_s > 0.0 else 0.0
+        return sent + repaired + link.latency_s + jitter
+
+    def _lost(self, packets: int, loss: float) -> int:
+        return sum(self._rng.random() < loss for _ in range(packets))
