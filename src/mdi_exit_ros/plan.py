@@ -311,6 +311,7 @@ def _check_routes(topology: Topology, homes: list[str], held: Held, successors: 
 def _entries(home: str, held: Held, successors: Successors, num_segments: int) -> list[str]:
     """The home worker, and after it those that frames may enter instead when it is gone, nearest first."""
     found, order, seen = [home], [home], {home}
+    all_everywhere = all(len(segments) == num_segments for segments in held.values())
     for name in order:
         if len(found) == ENTRIES_MAX:
             break
@@ -318,8 +319,9 @@ def _entries(home: str, held: Held, successors: Successors, num_segments: int) -
             if other not in seen:
                 seen.add(other)
                 order.append(other)
-        fits = 1 in held[name] and all(
-            _onward(*place, held, successors) for place in _places(name, held, successors, num_segments)
+        fits = all_everywhere or (
+            1 in held[name]
+            and all(_onward(*place, held, successors) for place in _places(name, held, successors, num_segments))
         )
         if name != home and fits:
             found.append(name)

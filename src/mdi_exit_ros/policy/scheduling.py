@@ -59,6 +59,8 @@ class TaskQueue:
 
     def segments(self) -> list[int]:
         """Segments with waiting tasks, the one with the oldest head first."""
+        if not self._length:
+            return []
         heads = [(queue[0].order, segment) for segment, queue in self._segments.items() if queue]
         return [segment for _, segment in sorted(heads)]
 

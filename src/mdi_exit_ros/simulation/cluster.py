@@ -8,6 +8,7 @@ import itertools
 import math
 import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -106,16 +107,12 @@ class Simulation:
         for node in self.plan.named("segment_worker"):
             self._neighbours[node.name] = tuple(node.parameters.get("neighbours", ()))
             self._start_worker(node.name)
-        self._hearers = {name: list(others) for name, others in self._neighbours.items()}
-        for name, others in self._neighbours.items():
-            for other in others:
-                if name not in self._hearers[other]:
-                    self._hearers[other].append(name)
         (planned,) = self.plan.named("controller")
         self.controller = self._make_controller(planned)
         for index, node in enumerate(self.plan.named("camera_source")):
             self._offsets[node.name] = index * 7919
             self.sources[node.name] = self._make_source(node)
+        self._hearers, self._audience = self._who_hears_whom()
         for event in scenario.events:
             self.clock.after(event.at_s, lambda event=event: self._happen(event))  # type: ignore[misc]
 
@@ -354,6 +351,30 @@ class Simulation:
             **self._common(node),
         )
 
+    def _who_hears_whom(self) -> tuple[dict[str, tuple[tuple[str, ...], tuple[str, ...]]], dict[str, tuple[str, ...]]]:
+        """Workers and sources that hear each worker, and workers that hear each source."""
+        names, reach = tuple(self._neighbours), self.scenario.reach
+        if reach is None:
+            everybody = {name: (tuple(each for each in names if each != name), tuple(self.sources)) for name in names}
+            return everybody, dict.fromkeys(self.sources, names)
+        beside: dict[str, dict[str, None]] = {name: dict.fromkeys(self._neighbours[name]) for name in names}
+        for name in names:
+            for other in self._neighbours[name]:
+                beside[other][name] = None
+        audience: dict[str, tuple[str, ...]] = {}
+        known: dict[str, list[str]] = {name: [] for name in names}
+        for source in self.plan.named("camera_source"):
+            home = source.parameters["entries"][0]
+            near, edge = {home: None}, [home]
+            for _ in range(reach):
+                edge = [other for name in edge for other in beside[name] if other not in near]
+                near.update(dict.fromkeys(edge))
+                edge = list(dict.fromkeys(edge))
+            audience[source.name] = tuple(near)
+            for name in near:
+                known[name].append(source.name)
+        return {name: (tuple(beside[name]), tuple(known[name])) for name in names}, audience
+
     # ---- carrying --------------------------------------------------------------------------------------------
 
     def tasks(self, sender: PeerId, action: SendTasks, nbytes: int) -> None:
@@ -379,54 +400,53 @@ class Simulation:
 
     def worker_report(self, report: WorkerReport, nbytes: int) -> None:
         """See Carrier."""
-        sender = report.worker.name
-        everybody = self.scenario.status_reach == "all"
-        others = list(self.workers) if everybody else self._hearers[sender]
-        self._broadcast(sender, (name for name in others if name != sender), report, nbytes)
+        workers, sources = self._hearers[report.worker.name]
+        self._broadcast(report.worker.name, workers, sources, report, nbytes)
         self.controller.take_report(report)
 
     def source_report(self, report: SourceReport, nbytes: int) -> None:
         """See Carrier."""
-        self._broadcast(report.source.name, list(self.workers), report, nbytes, to_sources=False)
+        self._broadcast(report.source.name, self._audience[report.source.name], (), report, nbytes)
         self.controller.take_report(report)
 
     def policy(self, policy: AppliedPolicy) -> None:
         """See Carrier."""
-        self._broadcast(self.controller.name, list(self.workers), policy, POLICY_NBYTES)
+        self._broadcast(self.controller.name, tuple(self._neighbours), tuple(self.sources), policy, POLICY_NBYTES)
 
-    def _broadcast(self, sender: str, workers: Any, message: Any, nbytes: int, *, to_sources: bool = True) -> None:
+    def _broadcast(
+        self, sender: str, workers: tuple[str, ...], sources: tuple[str, ...], message: Any, nbytes: int
+    ) -> None:
         work_us = self.scenario.costs.status_in_us
-        names = tuple(workers)
-        sources = tuple(self.sources.values()) if to_sources else ()
 
         def to_worker(name: str) -> None:
             worker = self.workers.get(name)
             if worker is not None:
                 worker.take(message, work_us)
 
-        def to_source(source: SimulatedSource) -> None:
+        def to_source(name: str) -> None:
+            source = self.sources[name]
             if isinstance(message, WorkerReport):
                 source.take_report(message)
             else:
                 source.take(message, work_us)
 
         if self._plain:
-            count = len(names) + len(sources)
+            count = len(workers) + len(sources)
             self.network.messages["control"] += count
             self.network.nbytes["control"] += count * nbytes
 
             def arrive() -> None:
-                for name in names:
+                for name in workers:
                     to_worker(name)
-                for source in sources:
-                    to_source(source)
+                for name in sources:
+                    to_source(name)
 
             self.clock.after(self.network.link("a", "b").latency_s + self.scenario.costs.transit_us * 1e-6, arrive)
             return
-        for name in names:
-            self._send(sender, name, nbytes, lambda name=name: to_worker(name), "control")  # type: ignore[misc]
-        for source in sources:
-            self._send(sender, source.name, nbytes, lambda source=source: to_source(source), "control")  # type: ignore[misc]
+        for names, deliver in ((workers, to_worker), (sources, to_source)):
+            for name in names:
+                then = partial(deliver, name)
+                self._send(sender, name, nbytes, then, "control")
 
     def _send(self, sender: str, receiver: str, nbytes: int, then: Callable[[], None], kind: str) -> None:
         computers = self._places[sender], self._places[receiver]

@@ -125,8 +125,11 @@ class Scenario(_Strict):
     computers: dict[str, ComputerEntry] = Field(default={}, description="by name, where they differ from `computer`")
     network: LinkEntry = LinkEntry()
     links: list[PairEntry] = Field(default=[], description="where they differ from `network`")
-    status_reach: Literal["all", "neighbours"] = Field(
-        default="all", description="who hears a worker's status; neighbours: and sources, as on topics of their own"
+    reach: int | None = Field(
+        default=None,
+        ge=1,
+        description="hops from its home up to which a source and workers hear each other, while workers hear their "
+        "neighbours alone; left out: everybody hears everybody, as the ROS nodes do",
     )
     costs: NodeCosts = NodeCosts()
     worker: dict[str, Any] = Field(default={}, description="parameters of every worker, as in nodes.yaml")
