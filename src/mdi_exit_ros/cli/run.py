@@ -21,6 +21,7 @@ from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
 from mdi_exit_ros.resources import SAMPLE, sample_archive
+from mdi_exit_ros.runner.quota import parse_quotas
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, load_topology
 from mdi_exit_ros.transport import TRANSPORTS, transport_variables
@@ -103,6 +104,13 @@ class _Rate(click.ParamType[float]):
     default=None,
     help="Threads that share a worker's batch.  [default: all processors, shared out]",
 )
+@click.option(
+    "--cpu-quota",
+    "quotas",
+    multiple=True,
+    metavar="CORES|WORKER=CORES",
+    help="Processors that each worker here may use, such as 0.4; needs the right to make control groups.",
+)
 @json_option("Write the summary here.")
 @click.option(
     "--transport",
@@ -148,6 +156,7 @@ def run(
     precision: str | None,
     encoding: str | None,
     threads: int | None,
+    quotas: tuple[str, ...],
     json_path: Path | None,
     transport: str | None,
     domain_id: int | None,
@@ -200,6 +209,7 @@ def run(
         raise ConfigurationError(f"--json: the summary is written where the source runs: {where}, not {computer}")
     if transport:
         transport_variables(transport, os.environ)  # a mistake is told before anything is prepared
+    cpu_quota = parse_quotas(quotas, tuple(node.name for node in nodes if node.executable == "segment_worker"))
     resolved = resolve_backend(backend or "auto")
     console = Console(stderr=True)
     _export_once(card, resolved, console)
@@ -220,6 +230,7 @@ def run(
         respawn=use_respawn,
         image_topic=image_topic or "",
         transport=transport,
+        cpu_quota=cpu_quota,
     ).run(console)
     if outcome.summary is not None:
         summary = _completed(outcome.summary, plan, resolved, precision or "fp32", _chosen(options, topology))

@@ -10,7 +10,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from mdi_exit_ros.monitoring.cluster_monitor import ClusterMonitor, Snapshot
 from mdi_exit_ros.plan import Plan, PlannedNode
 from mdi_exit_ros.runner.launching import command_of, node_environment
 from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
+from mdi_exit_ros.runner.quota import CpuQuotas
 from mdi_exit_ros.runner.summary import worker_statistics
 from mdi_exit_ros.runner.view import View, open_view
 from mdi_exit_ros.summary import merge, with_workers
@@ -52,6 +53,7 @@ class Session:
         log_folder: where nodes' logs are kept; None: nowhere.
         image_topic: what a source's `image` is remapped to; empty: nothing.
         transport: name or file of the transport's profile; None: what suits the rest.
+        cpu_quota: processors that each worker may use, by name.
     """
 
     plan: Plan
@@ -66,6 +68,7 @@ class Session:
     respawn: bool = False
     image_topic: str = ""
     transport: str | None = None
+    cpu_quota: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def run(self, console: Console) -> Outcome:
         """Runs until the sources of this computer have finished, or until Ctrl-C or SIGTERM.
@@ -87,10 +90,11 @@ class Session:
             programs = [self._program(node, folder) for node in self.nodes]
             with (
                 _terminable(),
+                CpuQuotas(self.cpu_quota) as quotas,
                 ProcessGroup(programs, folder, log_folder, environment) as group,
                 ClusterMonitor(self.cluster_namespace) as monitor,
             ):
-                return _Run(self, group, monitor, folder).outcome(console)
+                return _Run(self, group, monitor, quotas, folder).outcome(console)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -125,10 +129,13 @@ class _Failed(Exception):
 class _Run:
     """A session under way."""
 
-    def __init__(self, session: Session, group: ProcessGroup, monitor: ClusterMonitor, folder: Path) -> None:
+    def __init__(
+        self, session: Session, group: ProcessGroup, monitor: ClusterMonitor, quotas: CpuQuotas, folder: Path
+    ) -> None:
         self._session = session
         self._group = group
         self._monitor = monitor
+        self._quotas = quotas
         self._folder = folder
         self._heard: set[str] = set()
         self._ends_at = time.monotonic() + session.timeout_s if session.timeout_s else float("inf")
@@ -150,6 +157,10 @@ class _Run:
                 self._group.stop(self._session.sources)
                 summary = self._summary(self._monitor.snapshot())
                 self._group.stop()
+        if self._quotas.problem:
+            console.print(f"no CPU quotas: {self._quotas.problem}", soft_wrap=True)
+        if summary is not None and self._session.cpu_quota:
+            summary["cpu_quota"] = self._quotas.applied
         return Outcome(summary, failure, status)
 
     def _wait_for_workers(self, view: View) -> None:
@@ -191,6 +202,8 @@ class _Run:
         snapshot = self._monitor.snapshot()
         self._heard |= {name for name, seen in snapshot.workers.items() if seen.report.state is State.RUNNING}
         self._states = self._group.states()
+        for state in self._states.values():
+            self._quotas.place(state.name, state.pid)
         ended = [state for state in self._states.values() if state.ended]
         for state in ended:
             self._judge(state)
