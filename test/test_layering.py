@@ -45,7 +45,7 @@ ROOMS = {
     "machine": Room({"errors"}, STANDARD_LIBRARY),
     "summary": Room(set(), STANDARD_LIBRARY),
     "partition": Room({"errors"}, STANDARD_LIBRARY),
-    "policy": Room(VOCABULARY, STANDARD_LIBRARY),
+    "policy": Room(VOCABULARY | {"partition"}, STANDARD_LIBRARY),
     "codec": Room({"errors"}, {"numpy"}),
     "images": Room(SHARED | {"codec"}),
     "topology": Room(SHARED | {"policy"}),

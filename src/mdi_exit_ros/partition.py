@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -120,6 +120,17 @@ def best_cut(computers: Sequence[Computer], work: Work, *, in_order: bool = Fals
     bound = _search(table, in_order=in_order, all_used=all_used, limit_s=math.inf, by_latency=False)[0]
     stages = _search(table, in_order=in_order, all_used=all_used, limit_s=bound * (1 + 1e-12), by_latency=True)[1]
     return Cut(tuple(table.stage(*stage) for stage in stages))
+
+
+def longest_path(path: list[str], successors: Mapping[str, Sequence[str]], limit: int) -> list[str]:
+    """The longest way on from the end of `path` over workers that it has not visited, with at most `limit` in all."""
+    best = path
+    for name in successors[path[-1]]:
+        if len(best) >= limit:
+            break
+        if name not in path:
+            best = max(best, longest_path([*path, name], successors, limit), key=len)
+    return best
 
 
 _Span = tuple[int, int, int, int]  # computer before (-1: none), computer, segments done before, segments done after

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.partition import Computer, Work, best_cut
+from mdi_exit_ros.partition import Computer, Work, best_cut, longest_path
 from mdi_exit_ros.task import NAME_MAX, NAMESPACE, Strategy
 from mdi_exit_ros.topology import ALL, Topology, meant
 
@@ -151,7 +151,13 @@ def make_plan(topology: Topology, options: PlanOptions, num_segments: int, segme
         "controller",
         topology.controller_computer,
         options.cluster_namespace,
-        {**topology.controller_parameters, **options.controller, **common, "name": "controller"},
+        {
+            **topology.controller_parameters,
+            **options.controller,
+            **common,
+            "name": "controller",
+            **(_spreading(homes[0], successors) if strategy is Strategy.MDI else {}),
+        },
     )
     sources = [
         PlannedNode(
@@ -241,21 +247,17 @@ def _held_segments(topology: Topology, strategy: Strategy, num_segments: int, co
             return chosen
 
 
+def _spreading(home: str, successors: Successors) -> dict[str, Any]:
+    """What a controller needs to know to spread segments anew."""
+    edges = [f"{one}>{other}" for one, others in successors.items() for other in others]
+    return {"home": home, **({"edges": edges} if edges else {})}
+
+
 def _spread(home: str, successors: Successors, num_segments: int, costs: Sequence[float]) -> Held:
     """Contiguous segments along a path of workers from home, the dearest worker as cheap as possible."""
-    path = [Computer(name) for name in _longest_path([home], successors, num_segments)]
+    path = [Computer(name) for name in longest_path([home], successors, num_segments)]
     work = Work(costs, [0.0] * num_segments, [1.0] * num_segments)
     return {stage.computer: stage.segments for stage in best_cut(path, work, in_order=True, all_used=True).stages}
-
-
-def _longest_path(path: list[str], successors: Successors, limit: int) -> list[str]:
-    best = path
-    for name in successors[path[-1]]:
-        if len(best) >= limit:
-            break
-        if name not in path:
-            best = max(best, _longest_path([*path, name], successors, limit), key=len)
-    return best
 
 
 Place = tuple[str, int]  # a worker, and the segment that a frame there waits for

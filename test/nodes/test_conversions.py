@@ -281,6 +281,8 @@ def policy(**changes) -> AppliedPolicy:
         source_intervals_s=(("camera", 0.02),),
         output_threshold=16,
         smoothing=0.25,
+        allocation=(("w1", (1, 2)), ("w2", ()), ("w3", (3, 4, 5))),
+        allocation_final=False,
     )._replace(**changes)
 
 
@@ -296,6 +298,8 @@ def test_policy_comes_back_as_it_was():
         {"admission_interval_s": math.inf},
         {"admission_interval_s": -1.0},
         {"smoothing": 2.0},
+        {"allocation": (("w1", (1, 6)),)},
+        {"allocation": (("w1", (0,)),)},
     ],
 )
 def test_policy_that_cannot_be_applied_is_refused(changes):

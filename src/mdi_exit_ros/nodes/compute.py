@@ -26,10 +26,13 @@ class Compute:
     Args:
         lanes: threads that share a batch, each running a part of its frames. On small networks this wastes less than
             several threads inside every layer.
+
+    Attributes:
+        runner: what runs the segments; it may be exchanged for one that holds more of them.
     """
 
     def __init__(self, runner: SegmentRunner, lanes: int, done: Done, failed: Failed) -> None:
-        self._runner = runner
+        self.runner = runner
         self._lanes = lanes
         self._helpers = ThreadPoolExecutor(lanes - 1, thread_name_prefix="lane") if lanes > 1 else None
         self._done = done
@@ -61,11 +64,11 @@ class Compute:
     def _run(self, segment: int, rows: Sequence[Row]) -> SegmentOutput:
         count = lanes_used(self._lanes, len(rows))
         if self._helpers is None or count == 1:
-            return self._runner.run(segment, gather(rows))
+            return self.runner.run(segment, gather(rows))
         bounds = [len(rows) * part // count for part in range(count + 1)]
         parts = [gather(rows[start:end]) for start, end in pairwise(bounds)]
-        others = [self._helpers.submit(self._runner.run, segment, part) for part in parts[1:]]
-        return _joined([self._runner.run(segment, parts[0]), *(other.result() for other in others)])
+        others = [self._helpers.submit(self.runner.run, segment, part) for part in parts[1:]]
+        return _joined([self.runner.run(segment, parts[0]), *(other.result() for other in others)])
 
 
 def _joined(parts: Sequence[SegmentOutput]) -> SegmentOutput:

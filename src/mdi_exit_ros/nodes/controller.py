@@ -31,6 +31,7 @@ from mdi_exit_ros.nodes.topics import DIAGNOSTICS
 from mdi_exit_ros.parameter import ParameterInfo, check, parameter
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
 from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
 from mdi_exit_ros.task import Mode
@@ -48,6 +49,8 @@ class ControllerConfig(NodeConfig):
     """Parameters of a controller besides those of adaptation and the thresholds."""
 
     priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
+    home: str = parameter("", "worker that frames enter, for adaptive_allocation")
+    edges: list[str] = parameter([], "edges as FROM>TO over which segments may be spread, for adaptive_allocation")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +128,13 @@ class Controller(CoreNode):
             num_segments=self.card.num_segments,
             priority=self.config.priority,
             curve=tuple((point.accuracy, point.thresholds) for point in self.card.threshold_curve),
+            allocation=AllocationSetup(
+                home=self.config.home,
+                successors=successors_of(self.config.edges),
+                segment_costs=tuple(
+                    float(macs + more) for macs, more in zip(self.card.segment_macs, self.card.exit_macs, strict=True)
+                ),
+            ),
         )
         return ControllerCore(setup, self.settings, self._asked())
 

@@ -7,6 +7,7 @@ import array
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from mdi_exit_ros.nodes.wire import Wire
 from mdi_exit_ros.policy.actions import CloseFrame, SendAnswers, SendTasks
 from mdi_exit_ros.policy.controller import ClusterSummary
 from mdi_exit_ros.policy.events import (
+    Allocation,
     AnswersReceived,
     AppliedPolicy,
     LedgerCounts,
@@ -446,6 +448,10 @@ def policy_to_message(policy: AppliedPolicy) -> Policy:
         source_admission_interval_s=array.array("d", [interval for _, interval in policy.source_intervals_s]),
         output_threshold=policy.output_threshold,
         smoothing=policy.smoothing,
+        allocation_worker=[worker for worker, _ in policy.allocation],
+        allocation_count=array.array("B", [len(segments) for _, segments in policy.allocation]),
+        allocation_segment=array.array("B", [segment for _, segments in policy.allocation for segment in segments]),
+        allocation_final=policy.allocation_final,
     )
 
 
@@ -471,7 +477,19 @@ def policy_from_message(message: Policy, num_segments: int) -> AppliedPolicy:
             source_intervals_s=tuple(zip(message.source, message.source_admission_interval_s, strict=True)),
             output_threshold=message.output_threshold,
             smoothing=message.smoothing,
+            allocation=_allocation(message, num_segments),
+            allocation_final=message.allocation_final,
         )
+
+
+def _allocation(message: Policy, num_segments: int) -> Allocation:
+    counts, segments = message.allocation_count, message.allocation_segment
+    if sum(counts) != len(segments) or any(not 1 <= segment <= num_segments for segment in segments):
+        raise ValueError(f"expected segments 1..{num_segments}, as many as allocation_count says")
+    left = iter(segments)
+    return tuple(
+        (worker, tuple(islice(left, count))) for worker, count in zip(message.allocation_worker, counts, strict=True)
+    )
 
 
 def cluster_to_message(cluster: ClusterSummary) -> ClusterStatus:

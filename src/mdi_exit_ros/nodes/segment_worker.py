@@ -16,8 +16,8 @@ from rclpy.publisher import Publisher
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import ENCODINGS, CodecError
-from mdi_exit_ros.errors import ConfigurationError, MessageError
-from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
+from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
+from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput, SegmentRunner
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, load_segments, resolve_backend
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
@@ -38,8 +38,16 @@ from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.tensors import TensorStore, spans
 from mdi_exit_ros.parameter import parameter
-from mdi_exit_ros.policy.actions import Forget, PublishWorkerReport, RunBatch, SendAnswers, SendTasks, WorkerAction
-from mdi_exit_ros.policy.events import ServiceDone, ServiceFailed
+from mdi_exit_ros.policy.actions import (
+    Forget,
+    LoadSegments,
+    PublishWorkerReport,
+    RunBatch,
+    SendAnswers,
+    SendTasks,
+    WorkerAction,
+)
+from mdi_exit_ros.policy.events import SegmentsLoaded, ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.profile import times_here
@@ -101,18 +109,11 @@ class SegmentWorker(CoreNode):
             f"{self.cluster_name}: loading segments {list(segments)} of {self.card.name} ({self.card.model_id}), "
             f"{config.strategy}, neighbours {config.neighbours or 'none'}"
         )
-        self._runner = load_segments(
-            self.card,
-            segments,
-            backend=config.backend,
-            precision=config.precision,
-            lanes=threads,
-            device=config.device,
-        )
         self._lanes = threads
+        self._loaded = segments
         shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
         self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
-        self._warm_up(segments)
+        self._runner = self._load(segments)
         self._setup = WorkerSetup(
             me=PeerId(self.cluster_name, 0),
             model_id=self.card.model_id,
@@ -138,12 +139,36 @@ class SegmentWorker(CoreNode):
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self.get_logger().info(f"{self.cluster_name}: ready")
 
-    def _warm_up(self, segments: tuple[int, ...]) -> None:
-        """Runs every segment once on the largest batch, so that memory is taken now and not under load."""
+    def _load(self, segments: tuple[int, ...]) -> SegmentRunner:
+        """Loads segments and runs each once on the largest batch, so that memory is taken now and not under load."""
+        config = self.config
+        runner = load_segments(
+            self.card,
+            segments,
+            backend=config.backend,
+            precision=config.precision,
+            lanes=self._lanes,
+            device=config.device,
+        )
         for segment in segments:
             shape, dtype = self._inputs[segment - 1]
-            batch = np.zeros((self.settings.batch_max, *shape), dtype)
-            self._runner.run(segment, batch)
+            runner.run(segment, np.zeros((self.settings.batch_max, *shape), dtype))
+        return runner
+
+    def _load_beside(self, segments: tuple[int, ...]) -> None:
+        """On a thread of its own: loads more segments while the others go on."""
+        everything = tuple(sorted({*self._loaded, *segments}))
+        try:
+            runner = self._load(everything)
+        except MdiExitError as error:
+            self.say_once(f"load:{segments}", f"{self.cluster_name}: cannot load segments {list(segments)}: {error}")
+            self.feed(SegmentsLoaded(segments, loaded=False))
+            return
+        with self.condition:
+            self._loaded = everything
+            self._runner = self._compute.runner = runner
+            self.feed(SegmentsLoaded(segments))
+        self.get_logger().info(f"{self.cluster_name}: holds segments {list(segments)} too")
 
     def _expected_times(self, segments: tuple[int, ...]) -> tuple[tuple[int, int, float], ...]:
         """Times of the profile of this computer, where there is one; see `WorkerSetup.service_times`."""
@@ -250,6 +275,8 @@ class SegmentWorker(CoreNode):
                 self._tasks[action.receiver.name].publish(message)
             case SendAnswers():
                 self._answer(action)
+            case LoadSegments():
+                self.run_thread(self._load_beside, action.segments, name="load")
             case Forget():
                 self._tensors.forget(action.tasks)
             case PublishWorkerReport():

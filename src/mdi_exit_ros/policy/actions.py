@@ -16,6 +16,12 @@ class RunBatch(NamedTuple):
     tasks: tuple[Task, ...]
 
 
+class LoadSegments(NamedTuple):
+    """Load these segments beside what is loaded, without holding up the work; the end comes back as SegmentsLoaded."""
+
+    segments: tuple[int, ...]
+
+
 class SendTasks(NamedTuple):
     """Send one batch: all tasks are of one source and wait for one segment. No tasks: open the stream.
 
@@ -90,6 +96,6 @@ class Warn(NamedTuple):
     text: str
 
 
-WorkerAction = RunBatch | SendTasks | SendAnswers | Forget | PublishWorkerReport | Finished | Warn
+WorkerAction = RunBatch | LoadSegments | SendTasks | SendAnswers | Forget | PublishWorkerReport | Finished | Warn
 SourceAction = SendTasks | CloseFrame | PublishSourceReport | Finished | Warn
 ControllerAction = PublishPolicy | Warn

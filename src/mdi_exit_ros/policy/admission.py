@@ -26,6 +26,15 @@ class AdaptationSettings:
     smoothing: float = parameter(
         0.2, "weight of a new measurement in service times and delays", low=0.0, high=1.0, live=True
     )
+    adaptive_allocation: bool = parameter(
+        False, "strategy mdi: spread segments anew when workers leave or their rates change", live=True
+    )
+    allocation_gain: float = parameter(
+        0.2, "share by which the slowest worker must get faster for a new allocation", low=0.0, high=1.0, live=True
+    )
+    allocation_period_s: float = parameter(
+        2.0, "s: time between two looks at the allocation", unit="s", low=0.0, high=60.0, live=True
+    )
 
 
 def next_interval(interval: float, backlog: int, settings: AdaptationSettings, *, low: float, high: float) -> float:

@@ -15,6 +15,7 @@ from mdi_exit_ros.policy.admission import (
     thresholds_for_accuracy,
     thresholds_on_curve,
 )
+from mdi_exit_ros.policy.allocation import AllocationSetup, Allocator
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     ControllerEvent,
@@ -45,12 +46,14 @@ class ControllerSetup:
         priority: of several controllers the highest counts, then the lowest name.
         curve: calibrated points (accuracy on validation data 0..1, thresholds T_e^1..T_e^(K-1)), cheap to accurate;
             empty when the model has none.
+        allocation: what segments may be spread over, for `adaptive_allocation`.
     """
 
     me: PeerId
     num_segments: int
     priority: int = 0
     curve: Curve = ()
+    allocation: AllocationSetup = AllocationSetup()
     liveness_timeout_s: float = 1.5
 
 
@@ -109,6 +112,7 @@ class ControllerCore:
         self._sources: dict[str, tuple[SourceReport, float]] = {}
         self._intervals: dict[str, float] = {}
         self._looseness = LOOSEST
+        self._allocator = Allocator(setup.allocation)
         self._version = 0
         self._published: AppliedPolicy | None = None
         self._published_at = float("-inf")
@@ -176,6 +180,8 @@ class ControllerCore:
             source_intervals_s=own,
             output_threshold=self._settings.output_threshold,
             smoothing=self._settings.smoothing,
+            allocation=self._allocator.target,
+            allocation_final=self._allocator.final,
         )
 
     def cluster(self, now: float) -> ClusterSummary:
@@ -235,6 +241,15 @@ class ControllerCore:
             backlogs.append(backlog)
             if self._set_points.mode is Mode.RATE:
                 self._intervals[name] = self._next_interval(name, source, backlog)
+        self._allocator.step(
+            {
+                name: report
+                for name, (report, at) in self._workers.items()
+                if now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
+            },
+            self._settings,
+            now,
+        )
         if self._set_points.mode is Mode.THRESHOLD and backlogs:
             self._looseness = next_interval(self._looseness, max(backlogs), self._settings, low=LOOSEST, high=1.0)
 

@@ -110,8 +110,14 @@ class SourceReport(NamedTuple):
     streams: tuple[StreamReport, ...]
 
 
+Allocation = tuple[tuple[str, tuple[int, ...]], ...]  # workers, and the segments 1..K that each shall hold
+
+
 class AppliedPolicy(NamedTuple):
-    """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in s, 0 admits at once."""
+    """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in s, 0 admits at once.
+
+    Workers named in `allocation` load what they shall hold; once it is final they drop everything else.
+    """
 
     controller: PeerId
     priority: int
@@ -122,6 +128,8 @@ class AppliedPolicy(NamedTuple):
     source_intervals_s: tuple[tuple[str, float], ...]
     output_threshold: int
     smoothing: float
+    allocation: Allocation = ()
+    allocation_final: bool = True
 
     def interval_for(self, source: str) -> float:
         """Admission interval mu (s) of the named source."""
@@ -169,6 +177,13 @@ class ServiceDone(NamedTuple):
 
 class ServiceFailed(NamedTuple):
     """The running batch raised an error; every task of it fails."""
+
+
+class SegmentsLoaded(NamedTuple):
+    """What LoadSegments asked for can be run from now on; `loaded` false: it cannot, and the shell has said why."""
+
+    segments: tuple[int, ...]
+    loaded: bool = True
 
 
 class Shutdown(NamedTuple):
@@ -239,6 +254,7 @@ WorkerEvent = (
     | TasksRejected
     | ServiceDone
     | ServiceFailed
+    | SegmentsLoaded
     | WorkerReport
     | SourceReport
     | AppliedPolicy

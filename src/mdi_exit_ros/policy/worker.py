@@ -14,6 +14,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import (
     Finished,
     Forget,
+    LoadSegments,
     PublishWorkerReport,
     RunBatch,
     SendAnswers,
@@ -26,6 +27,7 @@ from mdi_exit_ros.policy.early_exit import leaves_here
 from mdi_exit_ros.policy.estimation import ServiceTimes
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
+    SegmentsLoaded,
     ServiceDone,
     ServiceFailed,
     Shutdown,
@@ -91,7 +93,7 @@ class WorkerSetup:
         me: name and incarnation of this life.
         model_id: content hash of partition and weights.
         num_segments: K.
-        segments: segments held, 1..K.
+        segments: segments held at first, 1..K.
         input_nbytes: bytes per frame of the input of segment 1..K, as sent.
         neighbours: names of the workers that share an edge with this one.
         strategy: which tasks may move.
@@ -139,6 +141,9 @@ class WorkerCore:
         self._settings = setup.settings
         self._rng = rng
         self._now = 0.0
+        self._segments = setup.segments
+        self._loading: frozenset[int] = frozenset()
+        self._wanted: list[WorkerAction] = []
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
         self._input = TaskQueue()
         self._output = TaskQueue()
@@ -193,6 +198,8 @@ class WorkerCore:
                 self._on_service_done(event, now)
             case ServiceFailed():
                 self._on_service_failed()
+            case SegmentsLoaded():
+                self._on_segments_loaded(event, now)
             case WorkerReport():
                 opened = self._on_worker_report(event, now)
             case SourceReport():
@@ -219,7 +226,7 @@ class WorkerCore:
         deadline = min(self._reported_at + self._status_interval_s, self._answers_due_at)
         for segment in self._output.segments():
             head = self._output.head(segment)
-            if segment not in self.setup.segments and head is not None:
+            if segment not in self._segments and head is not None:
                 deadline = min(deadline, head.since + self._settings.move_timeout_s)
         return deadline
 
@@ -352,13 +359,13 @@ class WorkerCore:
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         stream = self._from_workers.streams.get(name)
         if stream is not None:
-            stream.reserved = max(1, len(self.setup.segments.difference(report.segments)))
+            stream.reserved = max(1, len(self._segments.difference(report.segments)))
         self._hear_stream(stream, report.worker, mine, now)
         neighbour = self._neighbours.get(name)
         if neighbour is None:
             return []
         if neighbour.report is None or neighbour.report.segments != report.segments:
-            neighbour.keep(report.segments, self.setup.segments)
+            neighbour.keep(report.segments, self._segments)
         opened = neighbour.hear(report, now)
         self._information += 1
         if not neighbour.fits:
@@ -421,6 +428,39 @@ class WorkerCore:
                 "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
             )
 
+        self._follow_allocation(now)
+
+    def _on_segments_loaded(self, event: SegmentsLoaded, now: float) -> None:
+        self._loading -= frozenset(event.segments)
+        if event.loaded:
+            self._hold(self._segments | frozenset(event.segments), now)
+            self._follow_allocation(now)
+
+    def _follow_allocation(self, now: float) -> None:
+        """Loads what the policy in force says that this worker shall hold, and drops the rest when that is final."""
+        policy = self._policies.current
+        target = frozenset(dict(policy.allocation).get(self.setup.me.name, ())) if policy is not None else None
+        if not target or policy is None or self._state is not State.RUNNING:
+            return
+        missing = target - self._segments - self._loading
+        if missing:
+            self._loading |= missing
+            self._wanted.append(LoadSegments(tuple(sorted(missing))))
+        if policy.allocation_final and target < self._segments:
+            self._hold(target, now)
+
+    def _hold(self, segments: frozenset[int], now: float) -> None:
+        """Holds `segments` from now on; waiting tasks of others have to move."""
+        dropped, self._segments = self._segments - segments, segments
+        for segment in dropped:
+            for task in self._input.take(segment, len(self._input)):
+                self._output.append(task, now)
+        for neighbour in self._neighbours:
+            if neighbour.report is not None:
+                neighbour.keep(neighbour.report.segments, segments)
+        self._information += 1
+        self._reported_at = float("-inf")
+
     def _on_shutdown(self) -> None:
         self._state = State.STOPPING
         self._reported_at = float("-inf")
@@ -456,7 +496,7 @@ class WorkerCore:
 
     def _place(self, task: Task, now: float, *, offered: bool) -> None:
         """Puts a task into I or O. A task that a neighbour moved here (`offered` false) is run here."""
-        held = task.segment in self.setup.segments
+        held = task.segment in self._segments
         stays = held and (not offered or task.segment not in self._movable)
         if stays or goes_to_input(
             held=held,
@@ -475,7 +515,7 @@ class WorkerCore:
                 self._move_segment(segment, now)
 
     def _move_segment(self, segment: int, now: float) -> None:
-        held = segment in self.setup.segments
+        held = segment in self._segments
         delays: list[float] | None = None
         while (head := self._output.head(segment)) is not None:
             if head.task.expires_at <= now:
@@ -531,7 +571,7 @@ class WorkerCore:
         """Whether anything can become of the oldest task of `segment` in O now."""
         head = self._output.head(segment)
         assert head is not None
-        return segment not in self.setup.segments or self._tosses(segment) or head.task.expires_at <= now
+        return segment not in self._segments or self._tosses(segment) or head.task.expires_at <= now
 
     def _tosses(self, segment: int) -> bool:
         """Whether a task that can run here may be tossed for: once per new information."""
@@ -558,7 +598,7 @@ class WorkerCore:
                 (head.since, queue is self._output, segment)
                 for queue in (self._input, self._output)
                 for segment in queue.segments()
-                if segment in self.setup.segments and (head := queue.head(segment)) is not None
+                if segment in self._segments and (head := queue.head(segment)) is not None
             ]
             if not heads:
                 return []
@@ -641,8 +681,8 @@ class WorkerCore:
             self._answers, self._answers_due_at = {}, float("inf")
         if self._gone:
             actions.append(Forget(tuple(self._gone)))
-        actions += self._warnings
-        self._outgoing, self._gone, self._warnings = {}, [], []
+        actions += [*self._wanted, *self._warnings]
+        self._outgoing, self._gone, self._wanted, self._warnings = {}, [], [], []
         return actions
 
     def _send_answers(self, source: PeerId, answers: list[Answer], now: float) -> SendAnswers:
@@ -668,7 +708,7 @@ class WorkerCore:
             for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
                 pool.close(name)
             pool.grant(now, expected)
-        segments = tuple(sorted(self.setup.segments))
+        segments = tuple(sorted(self._segments))
         return [
             PublishWorkerReport(
                 WorkerReport(

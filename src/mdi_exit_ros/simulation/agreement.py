@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,13 +37,15 @@ class Agreement(NamedTuple):
         return abs(self.difference) <= self.tolerance
 
 
-def repeat(run: Mapping[str, Any], path: Path, changes: Mapping[str, Any]) -> Scenario:
+def repeat(
+    run: Mapping[str, Any], path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] = lambda keys: keys
+) -> Scenario:
     """The scenario that repeats a real run on one computer.
 
     Args:
         run: the run's summary, as `mdi-exit run --json` wrote it.
         path: its file, for messages.
-        changes: keys of the scenario that are given.
+        change: makes the scenario's keys of those that repeat the run.
 
     Raises:
         DataError: it is no summary, or one of a simulation.
@@ -76,13 +78,14 @@ def repeat(run: Mapping[str, Any], path: Path, changes: Mapping[str, Any]) -> Sc
             "precision": run["precision"],
             "together": True,
             "computer": {"cores": run["machine"]["cores"]},
+            "quotas": run.get("cpu_quota", {}),
             "worker": worker,
             "source": source,
             "controller": controller,
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
-    return make_scenario({**content, **changes}, origin="the repeated run")
+    return make_scenario(change(content), origin=f"the repeated run of {path}")
 
 
 def compare(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> list[Agreement]:
@@ -92,6 +95,8 @@ def compare(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> list[Agree
         DataError: the run's summary lacks a figure.
     """
     try:
+        if len(real["exits"]) != len(simulated["exits"]):
+            raise ValueError(f"it has {len(real['exits'])} exits, the simulation {len(simulated['exits'])}")
         rate = "steady_fps" if real["steady_fps"] and simulated["steady_fps"] else "throughput_fps"
         found = [
             _relative("throughput, frames/s", real[rate], simulated[rate], THROUGHPUT_TOLERANCE),
@@ -107,5 +112,6 @@ def compare(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> list[Agree
 
 
 def _relative(figure: str, measured: float, simulated: float, tolerance: float) -> Agreement:
-    difference = simulated / measured - 1.0 if measured else float("inf")
-    return Agreement(figure, measured, simulated, difference, tolerance)
+    if not measured or simulated is None:
+        raise ValueError(f"{figure}: expected a number above 0, got {measured!r} and simulated {simulated!r}")
+    return Agreement(figure, measured, simulated, simulated / measured - 1.0, tolerance)

@@ -17,6 +17,7 @@ from mdi_exit_ros.parameter import parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.policy.actions import SendAnswers, SendTasks
 from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
@@ -64,7 +65,10 @@ def topology_of(scenario: Scenario) -> Topology:
     """
     if isinstance(scenario.topology, Generated):
         return generated_topology(scenario.topology)
-    return load_topology(scenario.topology)
+    try:
+        return load_topology(scenario.topology)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"topology: {error}") from error
 
 
 class Simulation:
@@ -89,6 +93,7 @@ class Simulation:
         self._check_names()
         self._rng = random.Random(scenario.seed)
         self._processors: dict[str, Processor] = {}
+        self._quotas: dict[str, Processor] = {}
         self.network = self._network()
         self._plain = self._is_plain()
         self._said = [
@@ -167,7 +172,9 @@ class Simulation:
                 self._start_worker(event.worker).begin()
             case "speed":
                 assert event.speed is not None
-                self._processor(self._places[event.worker]).speed = event.speed
+                for name, computer in self._places.items():
+                    if computer == self._places[event.worker]:
+                        self._processor_of(name).speed = event.speed
 
     # ---- building --------------------------------------------------------------------------------------------
 
@@ -196,6 +203,7 @@ class Simulation:
         given = [(f"computers.{name}", name, computers, "computer") for name in self.scenario.computers]
         for index, link in enumerate(self.scenario.links):
             given += [(f"links.{index}.between", name, computers, "computer") for name in link.between]
+        given += [(f"quotas.{name}", name, workers, "worker of this strategy") for name in self.scenario.quotas]
         given += [(f"arrivals_of.{name}", name, sources, "source") for name in self.scenario.arrivals_of]
         given += [
             (f"events.{index}.worker", event.worker, workers, "worker of this strategy")
@@ -245,10 +253,19 @@ class Simulation:
             )
         return self._processors[computer]
 
+    def _processor_of(self, name: str) -> Processor:
+        quota = self.scenario.quotas.get(name)
+        if quota is None:
+            return self._processor(self._places[name])
+        if name not in self._quotas:
+            entry = self._entry(self._places[name])
+            self._quotas[name] = Processor(self.clock, min(quota, entry.cores), speed=entry.speed)
+        return self._quotas[name]
+
     def _common(self, node: PlannedNode) -> dict[str, Any]:
         return {
             "clock": self.clock,
-            "processor": self._processor(self._places[node.name]),
+            "processor": self._processor_of(node.name),
             "costs": self.scenario.costs,
             "trace": self._trace,
         }
@@ -264,6 +281,11 @@ class Simulation:
         lanes = int(parameters.get("threads", 0)) or max(1, int(entry.cores) // int(parameters["workers_here"]))
         segments = tuple(parameters["segments"])
         encoding = str(parameters["encoding"])
+        if encoding not in model.input_nbytes:
+            raise ConfigurationError(
+                f"{self.topology.origin}: workers.{name}.encoding: expected one of {', '.join(model.input_nbytes)}, "
+                f"got {encoding!r}"
+            )
         setup = WorkerSetup(
             me=self._life(name),
             model_id=model.model_id,
@@ -310,6 +332,11 @@ class Simulation:
                 num_segments=self.model.num_segments,
                 priority=int(parameters.get("priority", 0)),
                 curve=self.model.curve,
+                allocation=AllocationSetup(
+                    home=str(parameters.get("home", "")),
+                    successors=successors_of(parameters.get("edges", ())),
+                    segment_costs=self.model.segment_costs,
+                ),
             ),
             _settings(AdaptationSettings, parameters),
             SetPoints(
@@ -343,7 +370,9 @@ class Simulation:
         return SimulatedSource(
             core,
             carrier=self,
-            camera=_camera(arrivals, rng),
+            camera=_camera(
+                arrivals, rng, f"arrivals_of.{node.name}" if node.name in scenario.arrivals_of else "arrivals"
+            ),
             asks=not drop or arrivals.kind == "max",
             frames=scenario.frames,
             input_nbytes=self.model.input_nbytes["raw"][0],
@@ -515,7 +544,7 @@ def _settings(kind: type[Settings], parameters: Any, *, leave_out: tuple[str, ..
     return kind(**{name: value for name, value in parameters.items() if name in names})
 
 
-def _camera(arrivals: Arrivals, rng: random.Random) -> Camera:
+def _camera(arrivals: Arrivals, rng: random.Random, key: str) -> Camera:
     match arrivals.kind:
         case "max":
             return Camera(None)
@@ -524,15 +553,32 @@ def _camera(arrivals: Arrivals, rng: random.Random) -> Camera:
             return Camera(itertools.repeat(1.0 / arrivals.rate_hz), catches_up=CATCH_UP_S)
         case "poisson":
             return Camera(_poisson(arrivals.rate_hz or 1.0, rng))
+        case "steps":
+            assert arrivals.steps is not None
+            return Camera(_stepped(arrivals.steps))
         case "trace":
             assert arrivals.trace is not None
-            times = read_arrivals(Path(arrivals.trace))
+            try:
+                times = read_arrivals(Path(arrivals.trace))
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{key}.trace: {error}") from error
             return Camera(iter([later - sooner for sooner, later in itertools.pairwise(times)]))
 
 
 def _poisson(rate_hz: float, rng: random.Random) -> Iterator[float]:
     while True:
         yield rng.expovariate(rate_hz)
+
+
+def _stepped(steps: list[tuple[float, float]]) -> Iterator[float]:
+    now, following = 0.0, 0
+    rate_hz = steps[0][1]
+    while True:
+        while following < len(steps) and steps[following][0] <= now:
+            rate_hz = steps[following][1]
+            following += 1
+        yield 1.0 / rate_hz
+        now += 1.0 / rate_hz
 
 
 def read_arrivals(path: Path) -> list[float]:
@@ -544,7 +590,8 @@ def read_arrivals(path: Path) -> list[float]:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"arrivals.trace: cannot read {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigurationError(f"cannot read {path}: {reason}") from error
     times: list[float] = []
     for number, line in enumerate(lines, 1):
         try:
@@ -553,10 +600,9 @@ def read_arrivals(path: Path) -> list[float]:
             time = math.nan
         if not math.isfinite(time) or (times and time < times[-1]):
             raise ConfigurationError(
-                f"arrivals.trace: line {number} of {path}: expected a time in seconds, none earlier than the one "
-                f"before, got {line!r}"
+                f"line {number} of {path}: expected a time in seconds, none earlier than the one before, got {line!r}"
             )
         times.append(time)
     if not times:
-        raise ConfigurationError(f"arrivals.trace: {path} is empty: expected one time in seconds per line")
+        raise ConfigurationError(f"{path} is empty: expected one time in seconds per line")
     return times

@@ -3,29 +3,40 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, MdiExitError
+from mdi_exit_ros.parameter import check, parameter, parameters_of
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.simulation.costs import NodeCosts
 from mdi_exit_ros.topology import meant, node_parameters, read_mapping
 
+_SHOWN = 200  # characters of a wrong value that a message shows
+
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Arrivals(_Strict):
     """When a source's frames come."""
 
-    kind: Literal["max", "periodic", "poisson", "trace"] = Field(
-        default="max", description="max: whenever there is room; trace: at the times of a file"
+    kind: Literal["max", "periodic", "poisson", "steps", "trace"] = Field(
+        default="max",
+        description="max: whenever there is room; steps: periodic at rates that change; trace: at the times of a file",
     )
     rate_hz: float | None = Field(
         default=None, gt=0.0, le=1e6, description="mean frames per second, periodic and poisson"
+    )
+    steps: list[tuple[float, float]] | None = Field(
+        default=None, description="pairs of seconds from the first frame and frames per second from then on"
     )
     trace: str | None = Field(default=None, description="file with one time in seconds per line, never decreasing")
 
@@ -35,6 +46,14 @@ class Arrivals(_Strict):
             raise ValueError("expected rate_hz with kind periodic or poisson, and with no other")
         if (self.trace is None) == (self.kind == "trace"):
             raise ValueError("expected the path of a file in trace with kind trace, and with no other")
+        if (self.steps is None) == (self.kind == "steps"):
+            raise ValueError("expected steps with kind steps, and with no other")
+        if self.steps is not None:
+            times = [at_s for at_s, _ in self.steps]
+            if not times or times[0] != 0.0 or any(b <= a for a, b in itertools.pairwise(times)):
+                raise ValueError(f"expected steps at times that begin with 0 and rise, got {times}")
+            if not all(0.0 < rate_hz <= 1e6 for _, rate_hz in self.steps):
+                raise ValueError("expected steps to rates above 0 and up to 1000000 frames per second")
         return self
 
 
@@ -68,7 +87,13 @@ class LinkEntry(_Strict):
 class PairEntry(LinkEntry):
     """The link between two computers, the same both ways."""
 
-    between: tuple[str, str]
+    between: tuple[str, str] = Field(description="names of two computers")
+
+    @model_validator(mode="after")
+    def _joins_two(self) -> PairEntry:
+        if self.between[0] == self.between[1]:
+            raise ValueError("expected between with two different computers")
+        return self
 
 
 class EventEntry(_Strict):
@@ -106,7 +131,9 @@ class Scenario(_Strict):
     exits: bool | None = Field(
         default=None, description="whether frames may leave early; left out: as the strategy says"
     )
-    thresholds: list[float] | None = Field(default=None, description="of exits 1..K-1; left out: the model's")
+    thresholds: list[Annotated[float, Field(ge=0.0, le=1.0)]] | None = Field(
+        default=None, description="of exits 1..K-1; left out: the model's"
+    )
     seed: int = Field(default=1, ge=0)
     frames: int | None = Field(default=10_000, ge=1, le=1_000_000_000, description="of each source; null: endless")
     duration_s: float | None = Field(default=None, gt=0.0, description="end after so many simulated seconds")
@@ -123,6 +150,9 @@ class Scenario(_Strict):
     )
     computer: ComputerEntry = ComputerEntry()
     computers: dict[str, ComputerEntry] = Field(default={}, description="by name, where they differ from `computer`")
+    quotas: dict[str, Annotated[float, Field(gt=0.0, le=1024.0)]] = Field(
+        default={}, description="processors that a worker may use, by worker, apart from its computer's others"
+    )
     network: LinkEntry = LinkEntry()
     links: list[PairEntry] = Field(default=[], description="where they differ from `network`")
     reach: int | None = Field(
@@ -140,8 +170,56 @@ class Scenario(_Strict):
     @model_validator(mode="after")
     def _ends(self) -> Scenario:
         if self.frames is None and self.duration_s is None:
-            raise ValueError("expected frames or duration_s, or the simulation never ends")
+            raise ValueError("frames, duration_s: expected a number in one of them, as it never ends else; got null")
+        pairs = [frozenset(link.between) for link in self.links]
+        for index, pair in enumerate(pairs):
+            if pair in pairs[:index]:
+                one, other = self.links[index].between
+                raise ValueError(f"links.{index}.between: the link of {one} and {other} is there twice: expected once")
         return self
+
+
+@dataclasses.dataclass(frozen=True)
+class WorkerShell:
+    """Parameters of a worker besides its core's that a simulation knows, bounded as the ROS node has them."""
+
+    encoding: str = parameter("raw", "how features travel", choices=("raw", "fp16", "int8"))
+    threads: int = parameter(0, "threads that share a batch", low=0, high=256)
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceShell:
+    """The same of a source."""
+
+    drop: str = parameter("auto", "refuse the oldest waiting frame", choices=("auto", "oldest", "never"))
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerShell:
+    """The same of a controller."""
+
+    target_accuracy: float = parameter(0.0, "accuracy to hold at least cost", low=0.0, high=1.0)
+    admission_rate: int = parameter(0, "frames admitted per second", low=0, high=5000)
+    priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
+
+
+_SHELLS: dict[str, type[WorkerShell | SourceShell | ControllerShell]] = {
+    "worker": WorkerShell,
+    "source": SourceShell,
+    "controller": ControllerShell,
+}
+# What a ROS node has a parameter for and a scenario a key of its own, or no use.
+_SAID_BY = {
+    "worker": {"backend": "backend", "precision": "precision", "device": ""},
+    "source": {
+        "input": "recording",
+        "image_transport": "",
+        "rate_hz": "arrivals",
+        "frames": "frames",
+        "loop": "frames",
+    },
+    "controller": {},
+}
 
 
 def known_scenarios() -> list[str]:
@@ -197,31 +275,59 @@ def make_scenario(content: dict[str, Any], *, origin: Path | str) -> Scenario:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(_explain(str(origin), error)) from error
-    checked = {
-        kind: node_parameters(str(origin), kind, kind, getattr(scenario, kind))
-        for kind in ("worker", "source", "controller")
-    }
+    checked = {kind: _parameters(str(origin), kind, getattr(scenario, kind)) for kind in _SHELLS}
     folder = Path(origin).parent
     places: dict[str, Any] = {"arrivals": _placed(scenario.arrivals, folder)}
     places["arrivals_of"] = {name: _placed(each, folder) for name, each in scenario.arrivals_of.items()}
     for key in ("topology", "profile", "recording", "model"):
         value = getattr(scenario, key)
         if isinstance(value, str) and (folder / value).exists():
-            places[key] = str(folder / value)
+            places[key] = str((folder / value).absolute())
     return scenario.model_copy(update={**checked, **places})
 
 
 def _placed(arrivals: Arrivals, folder: Path) -> Arrivals:
     if arrivals.trace is None or not (folder / arrivals.trace).exists():
         return arrivals
-    return arrivals.model_copy(update={"trace": str(folder / arrivals.trace)})
+    return arrivals.model_copy(update={"trace": str((folder / arrivals.trace).absolute())})
+
+
+def _parameters(origin: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of every node of a kind, all of which have an effect here."""
+    found = node_parameters(origin, kind, kind, given)
+    for name, key in _SAID_BY[kind].items():
+        if name in found:
+            instead = f"expected the scenario's {key} instead" if key else "expected that it is left out"
+            raise ConfigurationError(
+                f"{origin}: {kind}.{name}: has no effect in a simulation: {instead}, got {found[name]!r}"
+            )
+    shell = _SHELLS[kind]
+    try:
+        check(shell(**{name: found[name] for name, _, _ in parameters_of(shell) if name in found}))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{origin}: {kind}.{error}") from error
+    return found
+
+
+@contextmanager
+def naming(origin: Path | str) -> Iterator[None]:
+    """Errors in what a scenario refers to begin with the scenario's file."""
+    try:
+        yield
+    except MdiExitError as error:
+        if str(error).startswith(str(origin)):
+            raise
+        raise type(error)(f"{origin}: {error}") from error
 
 
 def _explain(origin: str, error: ValidationError) -> str:
     """The first problem, as file, key path, value and what was expected."""
-    first = min(error.errors(), key=lambda each: "Generated" not in each["loc"] and "str" in each["loc"])
+    # A misspelt key is missing as well, and a mapping that is wrong is no text either.
+    first = min(error.errors(), key=lambda each: (each["type"] != "extra_forbidden", "str" in each["loc"]))
     where = [str(part) for part in first["loc"] if part not in ("str", "Generated")]
-    key = ".".join(where) or "the file"
+    key = ".".join(where)
+    got = repr(first["input"])
+    got = got if len(got) <= _SHOWN else f"{got[:_SHOWN]}..."
     match first["type"]:
         case "extra_forbidden":
             known = _keys_at(where[:-1])
@@ -229,11 +335,17 @@ def _explain(origin: str, error: ValidationError) -> str:
         case "missing":
             return f"{origin}: {key}: missing; it has to be given"
         case "value_error":
-            return f"{origin}: {key}: {first['ctx']['error']!s}"
+            text = str(first["ctx"]["error"])
+            return f"{origin}: {key}: {text}, got {got}" if where else f"{origin}: {text}"
         case "literal_error":
-            return f"{origin}: {key}: expected one of {first['ctx']['expected']}, got {first['input']!r}"
-    text = first["msg"].removeprefix("Input should be ")
-    return f"{origin}: {key}: expected {text}, got {first['input']!r}"
+            return f"{origin}: {key}: expected one of {first['ctx']['expected']}, got {got}"
+        case "model_type":
+            other = "the name or file of a topology, or " if where == ["topology"] else ""
+            return f"{origin}: {key}: expected {other}a mapping with {', '.join(_keys_at(where))}, got {got}"
+        case "invalid_key":
+            return f"{origin}: {where[0]}: expected a word as key, got {got}"
+    text = first["msg"].removeprefix("Input should be ").replace("a valid dictionary", "a mapping")
+    return f"{origin}: {key}: expected {text}, got {got}"
 
 
 def _keys_at(where: list[str]) -> list[str]:

@@ -11,6 +11,7 @@ from mdi_exit_ros.policy.actions import (
     CloseFrame,
     Finished,
     Forget,
+    LoadSegments,
     PublishPolicy,
     PublishSourceReport,
     PublishWorkerReport,
@@ -27,6 +28,7 @@ from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     FramesOffered,
     InputEnded,
+    SegmentsLoaded,
     ServiceDone,
     SourceReport,
     TasksReceived,
@@ -51,6 +53,8 @@ CLUSTER_PERIOD_S = 0.2
 READ_CHUNK = 16
 READ_AHEAD = 144
 CATCH_UP_S = 0.05
+
+LOAD_S = 0.5  # for a worker to load segments beside what it runs
 
 MESSAGE_NBYTES = 200  # of a message of tasks or answers, without them
 TASK_NBYTES = 60  # per task besides its tensor
@@ -120,13 +124,15 @@ class Node:
 
     def feed(self, event: Any) -> None:
         """Gives the core an event, performs what it answers, and sets the alarm for its deadline."""
-        if self.core is None:
-            return
+        if self.core is not None:
+            self._step(event)
+            self.settle()
+
+    def _step(self, event: Any) -> None:
         for action in self.core.handle(event, self.clock.now):
             if self._trace is not None:
                 self._trace(self.clock.now, self.name, action)
             self.perform(action)
-        self.settle()
 
     def settle(self) -> None:
         """Sets the alarm for the next thing that is due."""
@@ -211,6 +217,9 @@ class SimulatedWorker(Node):
         match action:
             case RunBatch():
                 self.thread.run(0.0, lambda: self._compute(action))
+            case LoadSegments():
+                loaded = SegmentsLoaded(action.segments)
+                self.clock.after(LOAD_S, lambda: self.take(loaded, 0.0))
             case SendTasks():
                 content = sum(self._input_nbytes[task.segment - 1] for task in action.tasks)
                 nbytes = MESSAGE_NBYTES + content + TASK_NBYTES * len(action.tasks)
@@ -415,13 +424,6 @@ class SimulatedSource(Node):
         else:
             self.clock.after(0.0, done)
 
-    def _step(self, event: Any) -> None:
-        assert self.core is not None
-        for action in self.core.handle(event, self.clock.now):
-            if self._trace is not None:
-                self._trace(self.clock.now, self.name, action)
-            self.perform(action)
-
     def perform(self, action: SourceAction) -> None:
         """Does what the core asks."""
         costs = self.costs
@@ -475,8 +477,7 @@ class SimulatedController(Node):
             self._looked_at = now
             reports, self._reports = self._reports, {}
             for report in reports.values():
-                for action in self.core.handle(report, now):
-                    self.perform(action)
+                self._step(report)
             if now >= self._cluster_at + CLUSTER_PERIOD_S:
                 self._cluster_at = now
                 self.timeline.append((now, self.core.cluster(now)))
