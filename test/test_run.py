@@ -92,6 +92,27 @@ def test_a_worker_killed_in_the_middle_costs_no_frame_its_end(tmp_path: Path, vi
     assert summary["ok"] >= 0.99 * 1500, summary
 
 
+def test_segments_of_a_killed_worker_are_taken_over_and_no_frame_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    adaptive = [f"worker{number}:move_timeout_s=9.0" for number in (1, 2, 3)]
+    adaptive += ["controller:adaptive_allocation=true", "camera:retry_burst=500"]
+    parameters = [part for each in adaptive for part in ("--param", each)]
+    process = start(
+        *("--topology", "three_mesh", "--strategy", "mdi", "--rate", "60", "--frames", "900"),
+        *("--timeout", "80", "--json", str(path), *parameters),
+    )
+    last = node_process(process, "worker3")
+    node_process(process, "camera")
+    time.sleep(3.0)
+    last.kill()
+    output = finish(process, 100)
+    assert process.returncode == 0, output
+    summary = json.loads(path.read_text())
+    assert (summary["offered"], summary["ok"], summary["unaccounted"]) == (900, 900, 0)
+    held = {segment for name in ("worker1", "worker2") for segment in summary["workers"][name]["segments"]}
+    assert held == {1, 2, 3, 4, 5}, summary["workers"]
+
+
 def left_behind(log_folder: Path) -> list[int]:
     """Processes of a run that still live; its nodes name the folder of their logs in their environment."""
     needle = f"ROS_LOG_DIR={log_folder / 'ros'}".encode()

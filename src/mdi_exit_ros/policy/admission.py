@@ -33,7 +33,7 @@ class AdaptationSettings:
         0.2, "share by which the slowest worker must get faster for a new allocation", low=0.0, high=1.0, live=True
     )
     allocation_period_s: float = parameter(
-        2.0, "s: time between two looks at the allocation", unit="s", low=0.0, high=60.0, live=True
+        2.0, "s: time between two looks at the allocation", unit="s", low=0.0, high=10.0, live=True
     )
 
 
