@@ -14,6 +14,7 @@ from typing import Any
 from mdi_exit_ros.errors import ConfigurationError
 
 _KEY = "parameter"
+SLIDER_POSITIONS = 100  # of rqt's slider for doubles, counted from zero
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,3 +92,10 @@ def check(config: Any) -> None:
                 f"{name}: expected {info.low if info.low is not None else '-inf'}.."
                 f"{info.high if info.high is not None else 'inf'}{' ' + info.unit if info.unit else ''}, got {value!r}"
             )
+
+
+def on_grid(info: ParameterInfo, value: float) -> float:
+    """The slider position nearest to `value`."""
+    assert info.low is not None and info.high is not None
+    step = (info.high - info.low) / SLIDER_POSITIONS
+    return min(info.high, max(info.low, round(value / step) * step))

@@ -12,12 +12,12 @@ from rclpy.parameter import Parameter
 
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.nodes.camera_source import CameraSourceConfig
-from mdi_exit_ros.nodes.controller import THRESHOLD_INFO, Controller, SetPointConfig
+from mdi_exit_ros.nodes.controller import Controller, SetPointConfig
 from mdi_exit_ros.nodes.defaults import nodes_yaml
-from mdi_exit_ros.nodes.parameters import declare, on_grid
+from mdi_exit_ros.nodes.parameters import declare
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
-from mdi_exit_ros.parameter import parameter, parameters_of
-from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.parameter import on_grid, parameter, parameters_of
+from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 
@@ -70,7 +70,9 @@ def test_every_position_of_every_slider_is_accepted(make_node, config):
     node = make_node(start_parameter_services=False)
     declare(node, config)
     for name, default, info in parameters_of(config):
-        if isinstance(default, float):
+        if isinstance(default, bool):
+            values = [not default, default]
+        elif isinstance(default, float):
             assert info.low == 0.0
             values = slider_positions(info.low, info.high)
         elif isinstance(default, int):

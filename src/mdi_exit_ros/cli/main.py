@@ -15,6 +15,8 @@ VERBS = {
     "run": "Run a cluster on this machine and account for every frame.",
     "bench": "Measure frames/s through the graph against a bare loop.",
     "simulate": "Simulate a cluster, from measured times and recorded answers.",
+    "sweep": "Simulate a scenario with other constants, in parallel, and compare.",
+    "paper": "Make all figures of the experiments, simulated.",
     "train": "Train a multi-exit network and write a model directory.",
     "evaluate": "Measure a model's accuracy and cost on labelled images.",
     "calibrate": "Fit a model's temperatures and thresholds to labelled images.",

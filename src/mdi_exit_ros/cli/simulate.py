@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -57,7 +57,7 @@ def simulate(
     from mdi_exit_ros.cli.summary_table import as_tables
     from mdi_exit_ros.simulation.agreement import compare, repeat
     from mdi_exit_ros.simulation.cluster import Simulation
-    from mdi_exit_ros.simulation.scenario import Scenario, load_scenario, read_scenario_keys
+    from mdi_exit_ros.simulation.scenario import Scenario, find_scenario, load_scenario, naming, read_scenario_keys
     from mdi_exit_ros.simulation.trace import TraceComparer, TraceWriter, read_header
 
     if schema:
@@ -65,6 +65,10 @@ def simulate(
         return 0
     if sum(each is not None for each in (name, replay_path, run_path)) != 1:
         raise click.UsageError("say what to simulate: a SCENARIO, --replay TRACE or --compare SUMMARY")
+    if trace_path is not None and replay_path is not None and trace_path.absolute() == replay_path.absolute():
+        raise click.UsageError(
+            f"--trace would overwrite the trace that is replayed: expected another file, got {trace_path}"
+        )
     given: dict[str, Any] = {}
     if seed is not None:
         given["seed"] = seed
@@ -75,22 +79,31 @@ def simulate(
     if replay_path is not None:
         if changes or given:
             raise click.UsageError("--replay takes everything from the trace: leave --set, --seed and --recording out")
+        origin = replay_path
         scenario = read_header(replay_path)
         comparer = TraceComparer(replay_path)
     elif run_path is not None:
         real = _read_summary(run_path)
-        scenario = repeat(real, run_path, with_changes({}, changes) | given)
+        origin = run_path
+        scenario = repeat(real, run_path, lambda keys: with_changes(keys, changes) | given)
     else:
         assert name is not None
+        origin = find_scenario(name)
         scenario = load_scenario(name, with_changes(read_scenario_keys(name), changes) | given)
-    model = simulated_model(scenario)
+    notes: list[Trace] = [comparer.note] if comparer is not None else []
+
+    def note(time: float, node: str, action: Any) -> None:
+        for each in notes:
+            each(time, node, action)
+
+    with naming(origin):
+        model = simulated_model(scenario)
+        simulation = Simulation(scenario, model, trace=note if notes or trace_path is not None else None)
     console = Console(stderr=True)
-    trace_file = trace_path.open("w", encoding="utf-8") if trace_path is not None else None
+    trace_file = _opened(trace_path) if trace_path is not None else None
     try:
-        noted: Trace | None = comparer.note if comparer is not None else None
         if trace_file is not None:
-            noted = TraceWriter(trace_file, scenario).note
-        simulation = Simulation(scenario, model, trace=noted)
+            notes.append(TraceWriter(trace_file, scenario).note)
         columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         with Progress(*columns, console=console, transient=True) as progress:
             bar = progress.add_task("", total=None)
@@ -138,10 +151,21 @@ def with_changes(content: dict[str, Any], changes: tuple[str, ...]) -> dict[str,
         *outer, last = key.split(".")
         for part in outer:
             inner = place.get(part)
+            if isinstance(inner, list):
+                raise ConfigurationError(f"--set: {part} is a list: expected it whole, got {text!r}")
             place[part] = dict(inner) if isinstance(inner, dict) else {}
             place = place[part]
         place[last] = parsed
     return content
+
+
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"--trace: expected a file that can be written, got {path}: {error.strerror}"
+        ) from error
 
 
 def _read_summary(path: Path) -> dict[str, Any]:

@@ -25,12 +25,12 @@ from mdi_exit_ros.nodes.conversions import (
 )
 from mdi_exit_ros.nodes.diagnostics import diagnose
 from mdi_exit_ros.nodes.lifecycle import CoreNode
-from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_one, on_grid
+from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_one
 from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import DIAGNOSTICS
-from mdi_exit_ros.parameter import ParameterInfo, check, parameter
+from mdi_exit_ros.parameter import check, on_grid, parameter
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
-from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
@@ -41,7 +41,6 @@ CLUSTER_PERIOD_S = 0.2
 SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
 THRESHOLD = "exit_threshold."
 APPLIED = "applied."
-THRESHOLD_INFO = ParameterInfo("confidence from which a frame leaves at this exit", low=0.0, high=1.0, live=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,11 +8,11 @@ import textwrap
 from typing import Any
 
 from mdi_exit_ros.nodes.camera_source import CameraSourceConfig
-from mdi_exit_ros.nodes.controller import THRESHOLD, THRESHOLD_INFO, ControllerConfig, SetPointConfig
+from mdi_exit_ros.nodes.controller import THRESHOLD, ControllerConfig, SetPointConfig
 from mdi_exit_ros.nodes.parameters import NodeConfig
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
 from mdi_exit_ros.parameter import ParameterInfo, parameters_of
-from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 

@@ -13,9 +13,8 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.parameter import ParameterInfo, check, parameter, parameters_of
+from mdi_exit_ros.parameter import SLIDER_POSITIONS, ParameterInfo, check, parameter, parameters_of
 
-SLIDER_POSITIONS = 100  # of rqt's slider for doubles, counted from zero
 T = TypeVar("T")
 _ARRAY_TYPES = {"list[int]": Parameter.Type.INTEGER_ARRAY, "list[str]": Parameter.Type.STRING_ARRAY}
 
@@ -49,13 +48,6 @@ def descriptor(info: ParameterInfo, value: object) -> ParameterDescriptor:
             raise ValueError(f"a slider of doubles must start at 0, this one at {info.low}: {info.help}")
         described.floating_point_range = [FloatingPointRange(from_value=info.low, to_value=info.high, step=step)]
     return described
-
-
-def on_grid(info: ParameterInfo, value: float) -> float:
-    """The slider position nearest to `value`."""
-    assert info.low is not None and info.high is not None
-    step = (info.high - info.low) / SLIDER_POSITIONS
-    return min(info.high, max(info.low, round(value / step) * step))
 
 
 def declare_one(node: Node, name: str, default: Any, info: ParameterInfo) -> Any:

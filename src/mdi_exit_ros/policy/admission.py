@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from mdi_exit_ros.parameter import parameter
+from mdi_exit_ros.parameter import ParameterInfo, parameter
+
+THRESHOLD_INFO = ParameterInfo("confidence from which a frame leaves at this exit", low=0.0, high=1.0, live=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import simpy
@@ -33,5 +34,5 @@ class Clock:
     def run(self, until: float) -> None:
         """Lets things happen until stopped, until nothing is left to happen, or up to time `until` (s)."""
         environment = self._environment
-        while not self._stopped and environment.peek() <= until:
+        while not self._stopped and (due := environment.peek()) <= until and due < math.inf:
             environment.step()

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.parameter import parameters_of
+from mdi_exit_ros.parameter import on_grid, parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.policy.actions import SendAnswers, SendTasks
-from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
@@ -223,15 +223,16 @@ class Simulation:
         return ALL_HERE if self.scenario.together else node.computer
 
     def _network(self) -> Network:
+        transit_s = self.scenario.costs.transit_us * 1e-6
         links: dict[tuple[str, str], Link] = {}
         for entry in self.scenario.links:
             one, other = entry.between
-            links[one, other] = links[other, one] = _link(entry)
+            links[one, other] = links[other, one] = _link(entry, transit_s)
         return Network(
             self.clock,
             random.Random(self._rng.random()),
-            default=_link(self.scenario.network),
-            local=Link(latency_s=self.scenario.costs.transit_us * 1e-6),
+            default=_link(self.scenario.network, transit_s),
+            local=Link(latency_s=transit_s),
             links=links,
         )
 
@@ -319,7 +320,10 @@ class Simulation:
 
     def _thresholds(self) -> tuple[float, ...]:
         given = self.scenario.thresholds
-        return tuple(given) if given is not None else self.model.default_thresholds
+        if given is not None:
+            return tuple(given)
+        # As parameters have them, in the steps of a slider.
+        return tuple(on_grid(THRESHOLD_INFO, threshold) for threshold in self.model.default_thresholds)
 
     def _image_of(self, task: Task) -> int:
         return (task.frame.sequence + self._offsets[task.frame.source.name]) % len(self.model.recording)
@@ -470,7 +474,7 @@ class Simulation:
                 for name in sources:
                     to_source(name)
 
-            self.clock.after(self.network.link("a", "b").latency_s + self.scenario.costs.transit_us * 1e-6, arrive)
+            self.clock.after(self.network.link("a", "b").latency_s, arrive)
             return
         for names, deliver in ((workers, to_worker), (sources, to_source)):
             for name in names:
@@ -528,10 +532,10 @@ class Simulation:
         return found
 
 
-def _link(entry: LinkEntry) -> Link:
+def _link(entry: LinkEntry, transit_s: float) -> Link:
     return Link(
         rate_bps=entry.rate_mbps * 1e6 if entry.rate_mbps is not None else math.inf,
-        latency_s=entry.latency_ms * 1e-3,
+        latency_s=entry.latency_ms * 1e-3 + transit_s,
         jitter_s=entry.jitter_ms * 1e-3,
         loss=entry.loss,
         repair_s=entry.repair_ms * 1e-3,

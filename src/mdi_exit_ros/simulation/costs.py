@@ -21,22 +21,22 @@ class NodeCosts(BaseModel):
         batch_us: a worker's work per batch besides.
         read_us: decoding one image ahead, on a thread of its own.
         frame_us: a source's work per frame from offer to end.
-        transit_us: time that a message is under way on one computer, without work of either side.
+        transit_us: time that a message is under way besides the network, without work of either side: waking up.
         controller_cores: cores that the controller and the view of a run keep busy, on the first source's computer.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     receive_us: float = Field(default=150.0, ge=0.0)
     send_us: float = Field(default=120.0, ge=0.0)
-    status_in_us: float = Field(default=80.0, ge=0.0)
-    status_out_us: float = Field(default=120.0, ge=0.0)
+    status_in_us: float = Field(default=150.0, ge=0.0)
+    status_out_us: float = Field(default=200.0, ge=0.0)
     kilobyte_us: float = Field(default=0.3, ge=0.0)
     task_us: float = Field(default=15.0, ge=0.0)
     batch_us: float = Field(default=100.0, ge=0.0)
     read_us: float = Field(default=60.0, ge=0.0)
     frame_us: float = Field(default=40.0, ge=0.0)
-    transit_us: float = Field(default=100.0, ge=0.0)
+    transit_us: float = Field(default=500.0, ge=0.0)
     controller_cores: float = Field(default=0.06, ge=0.0)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -35,6 +36,18 @@ class Link:
     medium: str = ""
 
 
+@dataclasses.dataclass
+class _Waiting:
+    """A control message that waits for its link; a newer one takes its place."""
+
+    begins_at: float
+    then: Callable[[], None]
+
+    def arrive(self) -> None:
+        """Delivers what is newest."""
+        self.then()
+
+
 class Network:
     """Carries messages, those of one sender to one receiver in order, as reliable topics do.
 
@@ -60,6 +73,7 @@ class Network:
         self._local = local
         self._free_at: dict[str | tuple[str, str], float] = {}
         self._arrivals: dict[tuple[str, str], float] = {}
+        self._waiting: dict[tuple[str, str], _Waiting] = {}
         self.messages: Counter[str] = Counter()
         self.nbytes: Counter[str] = Counter()
 
@@ -82,15 +96,29 @@ class Network:
             route: names of sender and receiver; what they exchange stays in order.
             computers: where they are.
             nbytes: size of the message.
-            kind: `tasks`, `answers` or `control`, counted apart.
+            kind: `tasks`, `answers` or `control`, counted apart. Of a sender's control messages that wait for the
+                link only the newest goes, as topics that keep the last do.
         """
+        now, before = self._clock.now, self._arrivals.get(route, 0.0)
+        if kind == "control":
+            waiting = self._waiting.get(route)
+            if waiting is not None and waiting.begins_at > now:
+                waiting.then = then
+                return
         self.messages[kind] += 1
         self.nbytes[kind] += nbytes
-        arrival = max(self._arrival(computers, nbytes), self._arrivals.get(route, 0.0))
-        self._arrivals[route] = arrival
-        self._clock.after(arrival - self._clock.now, then)
+        begins_at, arrival = self._times(computers, nbytes)
+        if kind == "control" and begins_at > now:
+            self._waiting[route] = newest = _Waiting(begins_at, then)
+            then = newest.arrive
+        delay = max(arrival, before) - now
+        if now + delay < before:  # by rounding
+            delay += math.ulp(before)
+        self._arrivals[route] = now + delay
+        self._clock.after(delay, then)
 
-    def _arrival(self, computers: tuple[str, str], nbytes: int) -> float:
+    def _times(self, computers: tuple[str, str], nbytes: int) -> tuple[float, float]:
+        """When a message of now gets the link, and when it has arrived."""
         link = self.link(*computers)
         now = self._clock.now
         channel = link.medium or computers
@@ -107,7 +135,7 @@ class Network:
         if link.rate_bps < float("inf"):
             self._free_at[channel] = sent
         jitter = self._rng.expovariate(1.0 / link.jitter_s) if link.jitter_s > 0.0 else 0.0
-        return sent + repaired + link.latency_s + jitter
+        return begun, sent + repaired + link.latency_s + jitter
 
     def _lost(self, packets: int, loss: float) -> int:
         return sum(self._rng.random() < loss for _ in range(packets))

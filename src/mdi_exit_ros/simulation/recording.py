@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from numpy.typing import NDArray
 from mdi_exit_ros.errors import DataError
 
 RECORDING_NAME = "recording.npz"
+# What numpy and zipfile say of files that are something else, cut off or damaged.
+_FOREIGN = (
+    *(ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, NotImplementedError),
+    *(zipfile.BadZipFile, zlib.error, DataError),
+)
 _STEPS = 65535  # confidence is kept to 16 bits
 
 
@@ -66,9 +72,11 @@ def load_recording(path: Path) -> Recording:
         DataError: no such file, or not a recording.
     """
     try:
-        with np.load(path, allow_pickle=False) as found:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as found:
             confidence, correct = found["confidence"], found["correct"]
             facts: dict[str, Any] = json.loads(str(found["facts"]))
+        if (confidence.dtype, correct.dtype) != (np.uint16, np.uint8):
+            raise TypeError(f"expected 16-bit confidences and packed bits, got {confidence.dtype} and {correct.dtype}")
         return Recording(
             confidence / _STEPS,
             np.unpackbits(correct, axis=1, count=confidence.shape[1]).astype(bool),
@@ -80,5 +88,5 @@ def load_recording(path: Path) -> Recording:
         raise DataError(
             f"cannot read the recording {path}: {error.strerror or error}; make one with mdi-exit evaluate --record"
         ) from error
-    except (ValueError, KeyError, TypeError, IndexError, zipfile.BadZipFile) as error:
+    except _FOREIGN as error:
         raise DataError(f"{path} is not a recording of mdi-exit evaluate --record: {error}") from error

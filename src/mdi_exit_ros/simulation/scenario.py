@@ -38,7 +38,10 @@ class Arrivals(_Strict):
     steps: list[tuple[float, float]] | None = Field(
         default=None, description="pairs of seconds from the first frame and frames per second from then on"
     )
-    trace: str | None = Field(default=None, description="file with one time in seconds per line, never decreasing")
+    trace: str | None = Field(
+        default=None,
+        description="file with one time in seconds per line, never decreasing; the first frame comes at once",
+    )
 
     @model_validator(mode="after")
     def _complete(self) -> Arrivals:

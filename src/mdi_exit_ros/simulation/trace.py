@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -38,7 +38,7 @@ def read_header(path: Path) -> Scenario:
         DataError: the file cannot be read, or is no trace.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open("rb") as file:
             header = json.loads(file.readline())
         if header["format"] != FORMAT:
             raise ValueError(f"its format is {header['format']!r}")
@@ -48,9 +48,9 @@ def read_header(path: Path) -> Scenario:
     return make_scenario(content, origin=path)
 
 
-def lines_of(path: Path) -> Iterator[str]:
+def lines_of(path: Path) -> Generator[str, None, None]:
     """The actions of a trace."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         next(file, None)
         for line in file:
             yield line.rstrip("\n")
@@ -82,5 +82,6 @@ class TraceComparer:
     def end(self) -> None:
         """The new run has ended: nothing may be left of the trace."""
         left = next(self._lines, None)
+        self._lines.close()
         if self.difference is None and left is not None:
             self.difference = left, "(the new run ends)"

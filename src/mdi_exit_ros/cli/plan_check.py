@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plan would do, by simulation: the planner's estimate held against the nodes' own decisions."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mdi_exit_ros.cli.simulated_model import simulated_model
+from mdi_exit_ros.planner.arrangement import Arrangement
+from mdi_exit_ros.planner.demand import Candidate
+from mdi_exit_ros.simulation.cluster import Simulation
+from mdi_exit_ros.simulation.scenario import make_scenario
+
+START_S = 1.0  # left out: streams open
+SHORTEST_S, LONGEST_S = 2.0, 4.0
+FRAMES_MAX = 10_000
+SHORT = 0.97  # of the rate asked for, from which it counts as reached
+
+
+class Checked(NamedTuple):
+    """How one set did in the simulation, after its start.
+
+    Attributes:
+        computers: of the set.
+        estimated_fps: what the planner says it reaches.
+        asked_fps: frames/s of the camera.
+        reached_fps: frames answered per second.
+        refused_share: of the frames offered, those refused.
+        latency_ms: mean; None where nothing was answered.
+    """
+
+    computers: tuple[str, ...]
+    estimated_fps: float
+    asked_fps: float
+    reached_fps: float
+    refused_share: float
+    latency_ms: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether it does what was asked for."""
+        return self.reached_fps >= SHORT * self.asked_fps
+
+
+def topology_keys(arrangement: Arrangement, encoding: str, queue_capacity: int) -> dict[str, Any]:
+    """The keys of a topology file with the workers of an arrangement, named after their places in it."""
+    working = [duty for duty in arrangement.duties if duty.segments]
+    whole = max(len(duty.segments) for duty in working) if arrangement.kind == "shared" else 0
+    names = [f"worker{number}" for number in range(1, len(working) + 1)]
+    joined = itertools.pairwise(names) if arrangement.kind == "spans" else ((names[0], name) for name in names[1:])
+    edges = [list(pair) for pair in joined]
+    robot = arrangement.duties[0].computer
+    return {
+        "computers": {duty.computer: None for duty in arrangement.duties},
+        "workers": {
+            name: {
+                "computer": duty.computer,
+                "segments": "all" if len(duty.segments) == whole else list(duty.segments),
+                "encoding": encoding,
+                "queue_capacity": queue_capacity,
+            }
+            for name, duty in zip(names, working, strict=True)
+        },
+        **({"edges": edges, "directed": True} if edges else {}),
+        "sources": {"camera": {"computer": robot, "home": names[0]}},
+    }
+
+
+def check_by_simulation(
+    arrangement: Arrangement,
+    candidates: Sequence[Candidate],
+    rate_hz: float,
+    encoding: str,
+    queue_capacity: int,
+    scenario: Mapping[str, Any],
+) -> Checked:
+    """Simulates an arrangement for a few seconds, with a camera that drops frames that nobody takes.
+
+    Args:
+        arrangement: what to simulate.
+        candidates: all computers, by name those of the arrangement.
+        rate_hz: frames/s of the camera.
+        encoding: how features travel.
+        queue_capacity: room of every worker (frames).
+        scenario: model, profile, backend, precision, exits and thresholds, as in a scenario file.
+
+    Raises:
+        ConfigurationError: the model has no fitting profile.
+        DataError: the model has no recording.
+    """
+    length_s = START_S + min(LONGEST_S, max(SHORTEST_S, FRAMES_MAX / rate_hz))
+    used = [each for each in candidates if each.name in arrangement.names]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "plan.yaml"
+        path.write_text(yaml.safe_dump(topology_keys(arrangement, encoding, queue_capacity)), encoding="utf-8")
+        made = make_scenario(
+            {
+                **scenario,
+                "topology": str(path),
+                "strategy": arrangement.strategy.value,
+                "frames": max(1, math.ceil(length_s * rate_hz)),
+                "arrivals": {"kind": "periodic", "rate_hz": rate_hz},
+                "source": {"drop": "oldest"},
+                "computers": {each.name: {"cores": each.cores, "speed": each.speed} for each in used},
+                "links": _links(used),
+            },
+            origin="the plan's check",
+        )
+        simulation = Simulation(made, simulated_model(made))
+    (source,) = simulation.sources.values()
+    seen: list[tuple[float, int, int, int]] = []  # time, offered, answered, refused
+
+    def look(closed: int, total: int) -> None:
+        if source.core is not None and simulation.clock.now <= length_s:
+            counts = source.core.summary()
+            seen.append((simulation.clock.now, counts["offered"], counts["ok"], sum(counts["refused"].values())))
+
+    latency_ms = simulation.run(look)["latency_ms"]["mean"]
+    first = next(each for each in seen if each[0] >= START_S)
+    time_s, offered, answered, refused = (end - begin for begin, end in zip(first, seen[-1], strict=True))
+    return Checked(
+        arrangement.names, arrangement.rate_hz, rate_hz, answered / time_s, refused / max(1, offered), latency_ms
+    )
+
+
+def _links(used: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Between any two computers the slower of their links.
+
+    Where the robot's own is the slowest, all that goes through it shares it, as one channel.
+    """
+    robot, *others = used
+    shared = robot.link_bps < math.inf and all(other.link_bps >= robot.link_bps for other in others)
+    found = []
+    for one, other in itertools.combinations(used, 2):
+        rate_bps = min(one.link_bps, other.link_bps)
+        if rate_bps < math.inf:
+            medium = {"medium": "robot"} if shared and one is robot else {}
+            found.append({"between": [one.name, other.name], "rate_mbps": rate_bps / 1e6, **medium})
+    return found
