@@ -64,7 +64,7 @@ ROOMS = {
     ),
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
-LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "simulate", "doctor")
+LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "simulate", "sweep", "paper", "doctor")
 LIGHT_MODULES = (*(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)), "model.card", "plan", "profile", "nodes.entry")
 
 IMPORT = """

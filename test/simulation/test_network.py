@@ -38,13 +38,15 @@ class Post:
         self.network = Network(self.clock, rng, default=default, local=local, links=links)
         self.came: list[tuple[str, float]] = []
 
-    def send(self, name: str, computers: str, nbytes: int, at_s: float = 0.0, route: str = "") -> None:
+    def send(
+        self, name: str, computers: str, nbytes: int, at_s: float = 0.0, route: str = "", kind: str = "tasks"
+    ) -> None:
         one, other = computers
         sender, receiver = route or computers
 
         def now() -> None:
             self.network.send(
-                (sender, receiver), (one, other), nbytes, lambda: self.came.append((name, self.clock.now)), kind="tasks"
+                (sender, receiver), (one, other), nbytes, lambda: self.came.append((name, self.clock.now)), kind=kind
             )
 
         self.clock.after(at_s, now)
@@ -126,6 +128,26 @@ def test_losses_add_to_the_mean_time_what_they_should() -> None:
     post.deliver()
     mean_s = sum(at - 100.0 * number for number, (_, at) in enumerate(post.came)) / 2000
     assert mean_s == pytest.approx(0.25, abs=0.04)  # 0.2 + 0.04 + ... rounds of a second
+
+
+def test_of_statuses_that_wait_for_the_link_only_the_newest_goes() -> None:
+    post = Post(SLOW)
+    post.send("tasks", "AB", 10_000)
+    for number in range(5):
+        post.send(f"status {number}", "AB", 1000, at_s=0.001 * number, kind="control")
+    post.send("of another", "AB", 1000, at_s=0.002, route="cB", kind="control")
+    post.send("status 5", "AB", 1000, at_s=0.0105, kind="control")
+    assert post.deliver() == [("tasks", 0.015), ("status 4", 0.016), ("of another", 0.017), ("status 5", 0.018)]
+    assert post.network.messages == {"tasks": 1, "control": 3}
+
+
+def test_link_full_of_statuses_does_not_fall_behind_for_ever() -> None:
+    post = Post(Link(rate_bps=8e3))  # a kilobyte per second
+    for number in range(1000):
+        post.send(str(number), "AB", 1000, at_s=0.1 * number, kind="control")
+    post.deliver()
+    assert post.clock.now < 102.0
+    assert post.came[-1][0] == "999"
 
 
 def test_messages_are_counted_by_kind() -> None:

@@ -16,7 +16,7 @@ from mdi_exit_ros.cli import simulated_model, sweep
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.model import SimulatedModel
-from mdi_exit_ros.simulation.scenario import Scenario, make_scenario
+from mdi_exit_ros.simulation.scenario import Scenario, load_scenario, make_scenario
 from mdi_exit_ros.simulation.sweeping import (
     FIGURES,
     Combination,
@@ -137,6 +137,13 @@ def test_steps_count_from_the_first_frame(model: SimulatedModel, scenario: MakeS
     began_at = simulation.sources["camera"].began_at
     assert began_at is not None and began_at > 0.0
     assert load_steps(simulation) == [1.0 + began_at]
+
+
+def test_the_shipped_step_goes_up_and_down() -> None:
+    steps = load_scenario("step").arrivals.steps
+    assert steps is not None
+    first, high, last = (rate_hz for _, rate_hz in steps)
+    assert first == last < high
 
 
 def test_without_steps_the_beginning_is_one(model: SimulatedModel, scenario: MakeScenario) -> None:

@@ -20,7 +20,7 @@ VERBS = {
     "train": "Train a multi-exit network and write a model directory.",
     "evaluate": "Measure a model's accuracy and cost on labelled images.",
     "calibrate": "Fit a model's temperatures and thresholds to labelled images.",
-    "plan": "Say which computer should run which segments.",
+    "plan": "Say which computers are needed, and which should run which segments.",
     "profile": "Measure how long every segment takes on this computer.",
     "doctor": "Say what is installed, what works and what to do about the rest.",
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+def writable(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
     """The path, its folder made.
 
     Raises:
@@ -38,7 +38,7 @@ def _writable(context: click.Context, parameter: click.Parameter, path: Path | N
 def json_option(text: str) -> Callable[[Command], Command]:
     """The option `--json FILE`, passed as `json_path`."""
     kind = click.Path(path_type=Path, dir_okay=False)
-    return click.option("--json", "json_path", type=kind, callback=_writable, help=text)
+    return click.option("--json", "json_path", type=kind, callback=writable, help=text)
 
 
 def write_json(document: Any, path: Path) -> None:

@@ -68,7 +68,11 @@ def _computers(context: click.Context, parameter: click.Parameter, texts: tuple[
 )
 @click.option("--rate", "rate_hz", type=click.FloatRange(0.0, min_open=True), help="Frames/s to find a cheap set for.")
 @click.option("--target-accuracy", type=click.FloatRange(0.0, 1.0), help="Exit at the thresholds for it.")
-@click.option("--latency-ms", type=click.FloatRange(0.0, min_open=True), help="Largest mean latency, with --rate.")
+@click.option(
+    "--latency-ms",
+    type=click.FloatRange(0.0, min_open=True),
+    help="Largest mean latency, roughly estimated, with --rate.",
+)
 @click.option(
     "--margin",
     default=0.8,

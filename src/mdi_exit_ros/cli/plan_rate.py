@@ -224,7 +224,7 @@ def _show(chosen: Arrangement, fewer: Arrangement | None, wish: Wish, origin: st
     click.echo(origin)
     click.echo(
         f"cheapest: {_names(chosen)}, cost {chosen.cost:g}, strategy {chosen.strategy.value}: up to "
-        f"{chosen.rate_hz:.0f} frames/s ({chosen.limit()}), mean latency at most about "
+        f"{chosen.rate_hz:.0f} frames/s ({chosen.limit()}), mean latency roughly "
         f"{1000.0 * chosen.latency_s(rate_hz):.0f} ms"
     )
     if fewer is not None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from mdi_exit_ros.cli.output import _writable as writable
+from mdi_exit_ros.cli.output import writable as writable
 from mdi_exit_ros.cli.output import wide_console
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
@@ -48,7 +48,13 @@ Row = dict[str, Any]
 @click.option("--jobs", type=click.IntRange(1, 1024), help="Processes.  [default: the processors]")
 @click.option("--output", "path", type=FILE, callback=writable, help="One row per run: a .csv or .parquet file.")
 @click.option("--best", metavar="FIGURE[:min|max]", help="Mark the best combination in the table by this.")
-@click.option("--plot", "picture", type=FILE, callback=writable, help="Draw against the first key: a PNG file.")
+@click.option(
+    "--plot",
+    "picture",
+    type=FILE,
+    callback=writable,
+    help="Draw against the first key: a PNG file; infinite figures are left out.",
+)
 @click.option(
     "--figure",
     "drawn",
@@ -199,9 +205,9 @@ def _show(means: Sequence[Row], keys: Sequence[str], best_by: tuple[str, bool] |
         best = (max if largest else min)(told, key=lambda mean: float(mean[figure]), default=None)
     table = Table(title=title, box=box.SIMPLE_HEAD, pad_edge=False)
     for key in keys:
-        table.add_column(key.replace(".", ".\n"), style="bold")
+        table.add_column(key.replace(".", ".\n"), style="bold", overflow="fold")
     for figure in shown:
-        table.add_column(figure.replace("_", "\n"), justify="right")
+        table.add_column(figure.replace("_", "\n"), justify="right", overflow="fold")
     if best_by is not None:
         table.add_column("")
     for mean in means:

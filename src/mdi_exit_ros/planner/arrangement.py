@@ -129,7 +129,7 @@ class Arrangement:
         return "; ".join(parts)
 
     def latency_s(self, rate_hz: float) -> float:
-        """What the mean latency is at most, roughly (s): work and moving, each stretched by 1 / (1 - used).
+        """Rough mean latency (s): work and moving, each stretched by 1 / (1 - used), and waits for messages.
 
         Where more than a few frames are under way, frames and answers gather for messages; that counts with its
         longest waits.

@@ -12,7 +12,7 @@ from mdi_exit_ros.planner.demand import Candidate, Demand
 
 # Of what comes to a segment, a home worker that holds it moves at most so much: it also takes what it has room for, and
 # kept at least 0.24 in simulations of 2 to 8 computers, however much waited.
-MOVED_MAX = 0.9
+MOVED_MAX = 0.75
 
 
 def shared(computers: Sequence[Candidate], demand: Demand, margin: float) -> Arrangement:

@@ -66,7 +66,7 @@ class WorkerSettings:
         0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
     )
     answer_wait_s: float = parameter(
-        0.02, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
+        0.01, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
     )
     status_interval_min_s: float = parameter(
         0.02, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0

@@ -37,7 +37,7 @@ class Link:
 
 
 @dataclasses.dataclass
-class _Waiting:
+class _NewestOnly:
     """A control message that waits for its link; a newer one takes its place."""
 
     begins_at: float
@@ -73,7 +73,7 @@ class Network:
         self._local = local
         self._free_at: dict[str | tuple[str, str], float] = {}
         self._arrivals: dict[tuple[str, str], float] = {}
-        self._waiting: dict[tuple[str, str], _Waiting] = {}
+        self._waiting: dict[tuple[str, str], _NewestOnly] = {}
         self.messages: Counter[str] = Counter()
         self.nbytes: Counter[str] = Counter()
 
@@ -109,7 +109,7 @@ class Network:
         self.nbytes[kind] += nbytes
         begins_at, arrival = self._times(computers, nbytes)
         if kind == "control" and begins_at > now:
-            self._waiting[route] = newest = _Waiting(begins_at, then)
+            self._waiting[route] = newest = _NewestOnly(begins_at, then)
             then = newest.arrive
         delay = max(arrival, before) - now
         if now + delay < before:  # by rounding
