@@ -53,6 +53,7 @@ ROOMS = {
     "transport": Room(SHARED | {"policy"}),
     "simulation": Room(SHARED | {"policy"}),
     "profile": Room({"errors", "cache", "machine"}),
+    "planner": Room(SHARED | {"policy", "simulation"}),
     "model": Room(SHARED | {"codec", "images"}, heavy=TORCH),
     "training": Room(SHARED | {"codec", "images", "model"}, heavy=TORCH),
     "nodes": Room(SHARED | {"codec", "images", "model", "policy"}, heavy=ROS),
@@ -65,7 +66,14 @@ ROOMS = {
 }
 ROOMS_OF_ROS = {"nodes", "monitoring"}
 LIGHT_VERBS = ("train", "calibrate", "evaluate", "plan", "profile", "simulate", "sweep", "paper", "doctor")
-LIGHT_MODULES = (*(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)), "model.card", "plan", "profile", "nodes.entry")
+LIGHT_MODULES = (
+    "cli.plan_rate",
+    *(f"cli.{verb}" for verb in ("main", *LIGHT_VERBS)),
+    "model.card",
+    "plan",
+    "profile",
+    "nodes.entry",
+)
 
 IMPORT = """
 import importlib, json, sys

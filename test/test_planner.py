@@ -142,9 +142,9 @@ def test_work_of_the_nodes_counts() -> None:
     # Per frame 1 ms of the network, 100 us of the camera, 36.25 us of the task and its part of a batch, 0.6 us of its
     # kilobyte on both sides, and two messages of 16 frames from end to end.
     per_frame_s = 0.001 + 100e-6 + 36.25e-6 + 0.6e-6 + 2 * 270e-6 / 16
-    # Always: 0.06 cores of controller and view, statuses, and a message and an answer each 20 ms that may not be full.
+    # Always: 0.06 cores of controller and view, statuses, and a message and an answer each 10 ms that may not be full.
     statuses = (120.0 + 80.0) / 0.06 + (80.0 + 120.0) / 0.1
-    always = 0.06 + 1e-6 * (statuses + 50.0 * 2 * (120.0 + 150.0))
+    always = 0.06 + 1e-6 * (statuses + 100.0 * 2 * (120.0 + 150.0))
     assert alone.rate_hz == pytest.approx((1.0 - always) / per_frame_s)
 
 

@@ -147,7 +147,7 @@ def test_what_nothing_does_is_refused_in_one_line_with_the_limit(
     document = asked(profile, "--rate", "5000", *computers_of_three(), status=1)
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("nothing does 5000 frames/s at an accuracy of 0.89")
-    assert "with robot, nano2, nano3 (compute: robot, nano2 and nano3 are 80 % busy)" in line
+    assert "with robot, nano2, nano3 (compute: robot" in line and "80 % busy)" in line
     assert (document["feasible"], document["why"]) == (False, line)
 
 

@@ -14,8 +14,7 @@ from typing import Any
 
 import click
 
-from mdi_exit_ros.cli.output import writable as writable
-from mdi_exit_ros.cli.output import wide_console
+from mdi_exit_ros.cli.output import wide_console, writable
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
 
