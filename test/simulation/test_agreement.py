@@ -118,6 +118,13 @@ def test_run_as_fast_as_admitted_is_repeated_so() -> None:
     assert (scenario.arrivals.kind, scenario.thresholds) == ("max", None)
 
 
+def test_parameters_of_single_nodes_are_repeated_too() -> None:
+    nodes = {"worker1": {"queue_capacity": 64, "device": "cpu"}, "controller": {"zeta": 0.2, "exit_threshold.1": 0.5}}
+    scenario = repeat(RUN | {"options": RUN["options"] | {"nodes": nodes}}, PATH)
+    assert scenario.nodes == {"worker1": {"queue_capacity": 64}}
+    assert (scenario.controller, scenario.thresholds) == ({"mode": "rate", "zeta": 0.2}, [0.5, 0.6])
+
+
 def test_changes_see_the_run_s_own_keys() -> None:
     def change(keys: dict[str, Any]) -> dict[str, Any]:
         return keys | {"computer": keys["computer"] | {"all_busy": 0.5}}

@@ -91,6 +91,17 @@ def test_newcomer_halves_the_pace_of_who_runs(clock: Clock, diary: Diary) -> Non
     assert diary.ends == [("second", 2.0), ("first", 2.5)]
 
 
+def test_jobs_of_a_dead_owner_leave_the_processor_to_the_others(clock: Clock, diary: Diary) -> None:
+    processor = Processor(clock, 1.0)
+    dead = object()
+    processor.run(1.0, diary.ends_as("lost"), owner=dead)
+    processor.run(1.0, diary.ends_as("lost too"), threads=2, owner=dead)
+    processor.run(3.0, diary.ends_as("kept"))
+    clock.after(2.0, lambda: processor.drop(dead))  # of which each of four threads has had a quarter
+    clock.run(FOREVER)
+    assert diary.ends == [("kept", 4.5)]
+
+
 def test_two_jobs_on_two_cores_do_not_slow_each_other(clock: Clock, diary: Diary) -> None:
     processor = Processor(clock, 2.0)
     processor.run(1.0, diary.ends_as("a"))

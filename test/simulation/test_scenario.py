@@ -42,6 +42,10 @@ def refusal(keys: dict[str, Any]) -> str:
 
 KILL = {"at_s": 1.0, "worker": "worker2", "do": "kill"}
 BAD: list[tuple[dict[str, Any], str]] = [
+    (
+        {"topology": "three_mesh", "together": True, "computers": {"robot": {}}},
+        "together: everything is on the one computer: expected neither links nor computers",
+    ),
     ({"topologie": "three_mesh"}, "topologie: unknown key (did you mean 'topology'?): expected one of description, "),
     ({}, "topology: missing; it has to be given"),
     (
@@ -191,6 +195,9 @@ def test_long_wrong_value_is_cut() -> None:
 
 
 UNKNOWN: list[tuple[dict[str, Any], str]] = [
+    ({"nodes": {"workr2": {"threads": 2}}}, "nodes.workr2: there is no such node (did you mean 'worker2'?)"),
+    ({"nodes": {"worker1": {"thread": 2}}}, "nodes.worker1.thread: unknown key (did you mean 'threads'?)"),
+    ({"nodes": {"camera": {"rate_hz": 5.0}}}, "nodes.camera.rate_hz: has no effect in a simulation"),
     ({"topology": "thre_mesh"}, "topology: no topology 'thre_mesh' (did you mean 'three_mesh'?)"),
     (
         {"topology": {"workers": 2, "neighbours": 1, "sources": 3}},

@@ -199,7 +199,9 @@ def run(
         ),
     )
     costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
-    plan = _with_parameters(make_plan(declared, options, card.num_segments, costs), parameters)
+    plan = make_plan(declared, options, card.num_segments, costs)
+    own = _own_parameters(plan, parameters)
+    plan = plan.with_parameters(own)
     nodes = plan.on(computer)
     if not nodes:
         raise ConfigurationError(f"computer {computer!r} has no node in {plan.origin} with strategy {plan.strategy}")
@@ -233,7 +235,7 @@ def run(
         cpu_quota=cpu_quota,
     ).run(console)
     if outcome.summary is not None:
-        summary = _completed(outcome.summary, plan, resolved, precision or "fp32", _chosen(options, topology))
+        summary = _completed(outcome.summary, plan, resolved, precision or "fp32", _chosen(options, topology, own))
         Console().print(as_tables(summary))
         if json_path is not None:
             write_json(summary, json_path)
@@ -245,12 +247,13 @@ def run(
     return 0 if outcome.summary["unaccounted"] == 0 and outcome.summary["ok"] > 0 else 1
 
 
-def _chosen(options: PlanOptions, topology: str) -> dict[str, Any]:
+def _chosen(options: PlanOptions, topology: str, own: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What was asked for, so that a simulation can be asked for the same."""
     return {
         "topology": topology,
         "exits": options.exits,
         **{kind: dict(getattr(options, kind)) for kind in ("worker", "source", "controller")},
+        "nodes": own,
     }
 
 
@@ -285,7 +288,7 @@ def _threshold_parameters(thresholds: tuple[float, ...], num_segments: int) -> d
     return {f"exit_threshold.{number}": value for number, value in zip(exits, thresholds, strict=False)}
 
 
-def _with_parameters(plan: Plan, parameters: tuple[str, ...]) -> Plan:
+def _own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     given: dict[str, dict[str, Any]] = {}
     names = [node.name for node in plan.nodes]
     for text in parameters:
@@ -297,7 +300,7 @@ def _with_parameters(plan: Plan, parameters: tuple[str, ...]) -> Plan:
                 f"got {text!r}"
             )
         given.setdefault(node, {})[key] = yaml.safe_load(value)
-    return plan.with_parameters(given)
+    return given
 
 
 def _export_once(card: ModelCard, backend: str, console: Console) -> None:

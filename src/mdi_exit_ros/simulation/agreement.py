@@ -14,6 +14,7 @@ THROUGHPUT_TOLERANCE = 0.15
 LATENCY_TOLERANCE = 0.30
 EXIT_TOLERANCE = 0.02
 
+_SHELL_ONLY = frozenset({"backend", "precision", "device", "frames", "loop", "input", "image_transport"})
 ALL_BUSY = 0.95  # of a repeated run's computer: cores share memory; fitted with the costs of nodes
 
 
@@ -59,12 +60,8 @@ def repeat(
         options = run["options"]
         source = dict(options["source"])
         rate_hz = source.pop("rate_hz", None)
-        for shell_only in ("frames", "loop", "input", "image_transport"):
-            source.pop(shell_only, None)
-        worker = {
-            key: value for key, value in options["worker"].items() if key not in ("backend", "precision", "device")
-        }
-        controller = dict(options["controller"])
+        nodes = {name: _known(given) for name, given in options.get("nodes", {}).items()}
+        controller = {**options["controller"], **nodes.pop("controller", {})}
         thresholds = [controller.pop(key) for key in sorted(controller) if key.startswith("exit_threshold.")]
         content = {
             "description": f"repeats {path.name}",
@@ -81,13 +78,19 @@ def repeat(
             "together": True,
             "computer": {"cores": run["machine"]["cores"], "all_busy": ALL_BUSY},
             "quotas": run.get("cpu_quota", {}),
-            "worker": worker,
-            "source": source,
+            "worker": _known(options["worker"]),
+            "source": _known(source),
             "controller": controller,
+            "nodes": nodes,
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
     return make_scenario(change(content), origin=f"the repeated run of {path}")
+
+
+def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters without those that say what a scenario says by keys of its own."""
+    return {key: value for key, value in parameters.items() if key not in _SHELL_ONLY}
 
 
 def compare(real: Mapping[str, Any], simulated: Mapping[str, Any]) -> list[Agreement]:

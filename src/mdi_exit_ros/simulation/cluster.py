@@ -36,7 +36,15 @@ from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.network import Link, Network
 from mdi_exit_ros.simulation.processor import Processor
-from mdi_exit_ros.simulation.scenario import Arrivals, ComputerEntry, EventEntry, Generated, LinkEntry, Scenario
+from mdi_exit_ros.simulation.scenario import (
+    Arrivals,
+    ComputerEntry,
+    EventEntry,
+    Generated,
+    LinkEntry,
+    Scenario,
+    simulated_parameters,
+)
 from mdi_exit_ros.simulation.shells import (
     CATCH_UP_S,
     Camera,
@@ -194,7 +202,19 @@ class Simulation:
                 f"thresholds: expected one for each of exits 1..{self.model.num_segments - 1} of {self.model.name}, "
                 f"got {len(scenario.thresholds)}"
             )
-        return plan
+        return plan.with_parameters(self._own_parameters(plan))
+
+    def _own_parameters(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        kinds = {"segment_worker": "worker", "camera_source": "source", "controller": "controller"}
+        known = {node.name: kinds[node.executable] for node in plan.nodes}
+        found = {}
+        for name, given in self.scenario.nodes.items():
+            if name not in known:
+                raise ConfigurationError(
+                    f"nodes.{name}: there is no such node{meant(name, known)}: expected one of {', '.join(known)}"
+                )
+            found[name] = simulated_parameters(f"the scenario: nodes.{name}", known[name], given)
+        return found
 
     def _check_names(self) -> None:
         computers = self._computers() if not self.scenario.together else (*self.topology.computers, ALL_HERE)

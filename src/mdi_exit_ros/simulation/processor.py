@@ -6,6 +6,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from mdi_exit_ros.simulation.clock import Clock
 
@@ -30,7 +31,7 @@ class Processor:
         self._threads = 0
         self._done_s = 0.0  # work that a thread has done that has run since the beginning
         self._at = 0.0
-        self._jobs: list[tuple[float, int, int, Callable[[], None]]] = []
+        self._jobs: list[tuple[float, int, int, object, Callable[[], None]]] = []
         self._order = 0
         self._alarm = 0
         self.busy_s = 0.0
@@ -46,12 +47,23 @@ class Processor:
         self._speed = speed
         self._ring()
 
-    def run(self, work_s: float, then: Callable[[], None], *, threads: int = 1) -> None:
-        """Runs `threads` threads that each need `work_s` (s, alone on a core of speed 1), and calls `then`."""
+    def run(self, work_s: float, then: Callable[[], None], *, threads: int = 1, owner: object = None) -> None:
+        """Runs `threads` threads that each need `work_s` (s, alone on a core of speed 1), and calls `then`.
+
+        What has an `owner` can be dropped with all that is its own.
+        """
         self._advance()
         self._order += 1
         self._threads += threads
-        heapq.heappush(self._jobs, (self._done_s + work_s, self._order, threads, then))
+        heapq.heappush(self._jobs, (self._done_s + work_s, self._order, threads, owner, then))
+        self._ring()
+
+    def drop(self, owner: object) -> None:
+        """Ends the jobs of an owner that has died."""
+        self._advance()
+        self._threads -= sum(threads for _, _, threads, each, _ in self._jobs if each is owner)
+        self._jobs = [job for job in self._jobs if job[3] is not owner]
+        heapq.heapify(self._jobs)
         self._ring()
 
     def _rate(self) -> float:
@@ -81,7 +93,7 @@ class Processor:
         if alarm != self._alarm:
             return
         self._advance()
-        end, _, threads, then = heapq.heappop(self._jobs)
+        end, _, threads, _, then = heapq.heappop(self._jobs)
         self._done_s = max(self._done_s, end)
         self._threads -= threads
         self._ring()
@@ -115,13 +127,14 @@ class Thread:
         """Drops everything: the process is dead."""
         self._ended = True
         self._jobs.clear()
+        self._processor.drop(self)
 
     def _go_on(self) -> None:
         while self._jobs and not self._ended:
             work_s, then = self._jobs.popleft()
             self._running = True
             if work_s > 0.0:
-                self._processor.run(work_s, lambda then=then: self._finish(then))  # type: ignore[misc]
+                self._processor.run(work_s, partial(self._finish, then), owner=self)
                 return
             self._do(then)
         self._running = False

@@ -168,12 +168,17 @@ class Scenario(_Strict):
     worker: dict[str, Any] = Field(default={}, description="parameters of every worker, as in nodes.yaml")
     source: dict[str, Any] = Field(default={}, description="parameters of every source")
     controller: dict[str, Any] = Field(default={}, description="parameters of the controller")
+    nodes: dict[str, dict[str, Any]] = Field(
+        default={}, description="parameters of single nodes, by name, where they differ"
+    )
     events: list[EventEntry] = []
 
     @model_validator(mode="after")
     def _ends(self) -> Scenario:
         if self.frames is None and self.duration_s is None:
             raise ValueError("frames, duration_s: expected a number in one of them, as it never ends else; got null")
+        if self.together and (self.links or self.computers):
+            raise ValueError("together: everything is on the one computer: expected neither links nor computers")
         pairs = [frozenset(link.between) for link in self.links]
         for index, pair in enumerate(pairs):
             if pair in pairs[:index]:
@@ -278,7 +283,7 @@ def make_scenario(content: dict[str, Any], *, origin: Path | str) -> Scenario:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(_explain(str(origin), error)) from error
-    checked = {kind: _parameters(str(origin), kind, getattr(scenario, kind)) for kind in _SHELLS}
+    checked = {kind: simulated_parameters(f"{origin}: {kind}", kind, getattr(scenario, kind)) for kind in _SHELLS}
     folder = Path(origin).parent
     places: dict[str, Any] = {"arrivals": _placed(scenario.arrivals, folder)}
     places["arrivals_of"] = {name: _placed(each, folder) for name, each in scenario.arrivals_of.items()}
@@ -295,20 +300,23 @@ def _placed(arrivals: Arrivals, folder: Path) -> Arrivals:
     return arrivals.model_copy(update={"trace": str((folder / arrivals.trace).absolute())})
 
 
-def _parameters(origin: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Parameters of every node of a kind, all of which have an effect here."""
-    found = node_parameters(origin, kind, kind, given)
+def simulated_parameters(place: str, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a node or of all of a kind (`worker`, `source`, `controller`), held against what a node has.
+
+    Raises:
+        ConfigurationError: one that there is not, or that has no effect in a simulation; `place` says where it stands.
+    """
+    origin, _, key = place.rpartition(": ")
+    found = node_parameters(origin, key, kind, given)
     for name, key in _SAID_BY[kind].items():
         if name in found:
             instead = f"expected the scenario's {key} instead" if key else "expected that it is left out"
-            raise ConfigurationError(
-                f"{origin}: {kind}.{name}: has no effect in a simulation: {instead}, got {found[name]!r}"
-            )
+            raise ConfigurationError(f"{place}.{name}: has no effect in a simulation: {instead}, got {found[name]!r}")
     shell = _SHELLS[kind]
     try:
         check(shell(**{name: found[name] for name, _, _ in parameters_of(shell) if name in found}))
     except ConfigurationError as error:
-        raise ConfigurationError(f"{origin}: {kind}.{error}") from error
+        raise ConfigurationError(f"{place}.{error}") from error
     return found
 
 

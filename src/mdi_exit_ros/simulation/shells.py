@@ -256,7 +256,7 @@ class SimulatedWorker(Node):
             )
             self.thread.run((self.costs.batch_us + self.costs.task_us * count) * 1e-6, lambda: self.feed(event))
 
-        self.processor.run(self._times.seconds(batch.segment, part), done, threads=lanes)
+        self.processor.run(self._times.seconds(batch.segment, part), done, threads=lanes, owner=self.thread)
 
 
 class Camera:
@@ -420,7 +420,7 @@ class SimulatedSource(Node):
                 self._read_on()
 
         if self.costs.read_us:
-            self.processor.run(READ_CHUNK * self.costs.read_us * 1e-6, done)
+            self.processor.run(READ_CHUNK * self.costs.read_us * 1e-6, done, owner=self.thread)
         else:
             self.clock.after(0.0, done)
 
