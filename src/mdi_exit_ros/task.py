@@ -29,7 +29,8 @@ class Task(NamedTuple):
     """Segment `segment` (1..K) waiting to be run on a frame.
 
     Times are seconds on the monotonic clock of the computer that holds the task; a task that
-    crosses the network carries durations and gets new times where it arrives.
+    crosses the network carries durations and gets new times where it arrives. Of two tasks the one with the higher
+    `priority`, its source's, is run first.
     """
 
     frame: FrameId
@@ -37,6 +38,7 @@ class Task(NamedTuple):
     segment: int
     admitted_at: float
     expires_at: float
+    priority: int = 0
 
 
 class Reason(enum.IntEnum):

@@ -30,8 +30,8 @@ MOST = convert.COUNT_MAX
 SOURCE = PeerId("camera", BIG)
 WORKER = PeerId("worker1", 2**63 - 1)
 TASKS = (
-    Task(FrameId(SOURCE, 7), 1, 2, 99.5, 110.0),
-    Task(FrameId(SOURCE, BIG), 3, 2, 98.0, 99.0),
+    Task(FrameId(SOURCE, 7), 1, 2, 99.5, 110.0, 4),
+    Task(FrameId(SOURCE, BIG), 3, 2, 98.0, 99.0, 4),
 )
 FEATURES = np.arange(2 * 4 * 2 * 2, dtype=np.float32).reshape(2, 4, 2, 2)
 
@@ -53,8 +53,8 @@ def test_tasks_keep_what_they_are_and_get_times_of_the_receiver_clock():
     assert event.sender == PeerId("worker2", 5)
     assert (event.receiver_incarnation, event.sent_total, event.stamp) == (WORKER.incarnation, 12, 100.0)
     assert event.model_id == "abc"
-    assert [(task.frame, task.attempt, task.segment) for task in event.tasks] == [
-        (task.frame, task.attempt, task.segment) for task in TASKS
+    assert [(task.frame, task.attempt, task.segment, task.priority) for task in event.tasks] == [
+        (task.frame, task.attempt, task.segment, task.priority) for task in TASKS
     ]
     assert [task.admitted_at for task in event.tasks] == [4999.5, 4998.0]
     assert [task.expires_at for task in event.tasks] == [5010.0, 4999.0]

@@ -45,6 +45,16 @@ def test_segment_with_the_oldest_task_comes_first() -> None:
     assert queue_of((0, 3), (1, 1), (2, 3)).segments() == [3, 1]
 
 
+def test_higher_priority_goes_before_all_that_wait_and_behind_its_equals() -> None:
+    queue = TaskQueue()
+    for now, priority in enumerate((0, 5, 0, 5, 9)):
+        queue.append(task(now, 2)._replace(priority=priority), float(now))
+    queue.append(task(9, 1), 0.5)
+    assert queue.segments() == [2, 1]
+    assert [each.frame.sequence for each in queue.take(2, 9)] == [4, 1, 3, 0, 2]
+    assert len(queue) == 1
+
+
 def test_next_segment_is_the_one_whose_remaining_task_is_oldest() -> None:
     queue = queue_of((0, 3), (1, 1), (2, 3))
     assert queue.pop(3) == task(0, 3)

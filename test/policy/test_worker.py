@@ -1196,3 +1196,28 @@ def test_times_measured_before_are_reported_from_the_start() -> None:
     report = report_of(WorkerCore(setup, Tosses()).handle(Tick(), 0.01))
     assert report.service_time_s == pytest.approx(0.02)
     assert report.segment_service_time_s[:3] == pytest.approx((0.01, 0.03, 0.0))
+
+
+# ---- priority ----------------------------------------------------------------------------------------------------
+
+
+def test_urgent_task_is_run_before_a_fuller_batch_of_others() -> None:
+    core = ready_worker(neighbours=(), queue_capacity=64)
+    (running,) = of(RunBatch, core.handle(batch(CAM, 1, [task(0)]), 1.0))
+    urgent = task(1, 1)._replace(priority=3)
+    core.handle(batch(CAM, 5, [*tasks(3, first=5), urgent]), 1.0)
+    # One frame goes on to segment 2, three plain ones and the urgent one wait for segment 1.
+    (following,) = of(RunBatch, core.handle(done((0.1,), 0.01), 1.01))
+    assert running.tasks == (task(0),)
+    assert [each.frame.sequence for each in following.tasks] == [1, 5, 6, 7]
+    # The urgent one reaches segment 2, where it goes before the older one.
+    (last,) = of(RunBatch, core.handle(done((0.1, 0.99, 0.99, 0.99), 0.01), 1.02))
+    assert (last.segment, [each.frame.sequence for each in last.tasks]) == (2, [1, 0])
+
+
+def test_urgent_task_decides_the_segment_however_many_others_wait() -> None:
+    core = ready_worker(neighbours=(), queue_capacity=64)
+    core.handle(batch(CAM, 1, [task(0)._replace(priority=3)]), 1.0)
+    core.handle(batch(CAM, 9, tasks(8, first=5)), 1.0)
+    (following,) = of(RunBatch, core.handle(done((0.1,), 0.01), 1.01))
+    assert (following.segment, [each.frame.sequence for each in following.tasks]) == (2, [0])

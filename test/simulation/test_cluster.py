@@ -407,3 +407,17 @@ def test_progress_is_told_up_to_the_end(scenario: Any, model: SimulatedModel) ->
     assert told[0] == (0, 100)
     assert told[-1] == (100, 100)
     assert told == sorted(told)
+
+
+def test_source_of_higher_priority_waits_less_while_both_are_answered(simulate: Any, tmp_path: Path) -> None:
+    path = tmp_path / "pair.yaml"
+    path.write_text(
+        "computers: {robot: }\nworkers: {worker1: {computer: robot}}\n"
+        "sources: {plain: {computer: robot, home: worker1}, urgent: {computer: robot, home: worker1, priority: 5}}\n"
+    )
+    keys = {"topology": str(path), "strategy": "local", "frames": 600}
+    equal = simulate(**keys, nodes={"urgent": {"priority": 0}})["sources"]
+    apart = simulate(**keys)["sources"]
+    assert equal["urgent"]["latency_ms"]["mean"] == pytest.approx(equal["plain"]["latency_ms"]["mean"], rel=0.2)
+    assert apart["urgent"]["latency_ms"]["mean"] < 0.6 * apart["plain"]["latency_ms"]["mean"]
+    assert (apart["urgent"]["ok"], apart["plain"]["ok"]) == (600, 600)

@@ -105,6 +105,7 @@ def tasks_to_message(
         source=source.name,
         source_incarnation=source.incarnation,
         next_segment=action.tasks[0].segment,
+        priority=action.tasks[0].priority,
         sequence=[task.frame.sequence for task in action.tasks],
         attempt=[task.attempt for task in action.tasks],
         elapsed_s=[now - task.admitted_at for task in action.tasks],
@@ -133,7 +134,14 @@ def tasks_from_message(message: Any, now: float, num_segments: int) -> TasksRece
         if len(message.sequence) and not 1 <= message.next_segment <= num_segments:
             raise ValueError(f"expected next_segment in 1..{num_segments}, got {message.next_segment}")
         tasks = tuple(
-            Task(FrameId(source, sequence), attempt, message.next_segment, now - elapsed_s, now + remaining_s)
+            Task(
+                FrameId(source, sequence),
+                attempt,
+                message.next_segment,
+                now - elapsed_s,
+                now + remaining_s,
+                message.priority,
+            )
             for sequence, attempt, elapsed_s, remaining_s in zip(
                 message.sequence, message.attempt, message.elapsed_s, message.remaining_s, strict=True
             )

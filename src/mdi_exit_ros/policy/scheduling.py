@@ -36,9 +36,14 @@ class Waiting(NamedTuple):
     since: float
     order: int
 
+    @property
+    def turn(self) -> tuple[int, float]:
+        """The smaller one is run first: the higher priority, then who has waited longer."""
+        return -self.task.priority, self.since
+
 
 class TaskQueue:
-    """Tasks in order of arrival, reachable by segment, so that a batch is one segment's oldest tasks."""
+    """Tasks in order of priority and arrival, reachable by segment, so that a batch is one segment's first tasks."""
 
     def __init__(self) -> None:
         self._segments: dict[int, deque[Waiting]] = {}
@@ -52,34 +57,40 @@ class TaskQueue:
         return (waiting.task for queue in self._segments.values() for waiting in queue)
 
     def append(self, task: Task, now: float) -> None:
-        """Adds the newest task."""
-        self._segments.setdefault(task.segment, deque()).append(Waiting(task, now, self._next))
+        """Adds the newest task, behind all of its priority and higher ones."""
+        queue = self._segments.setdefault(task.segment, deque())
+        place = len(queue)
+        while place and queue[place - 1].task.priority < task.priority:
+            place -= 1
+        queue.insert(place, Waiting(task, now, self._next))
         self._next += 1
         self._length += 1
 
     def segments(self) -> list[int]:
-        """Segments with waiting tasks, the one with the oldest head first."""
+        """Segments with waiting tasks, the one with the first head first."""
         if not self._length:
             return []
-        heads = [(queue[0].order, segment) for segment, queue in self._segments.items() if queue]
-        return [segment for _, segment in sorted(heads)]
+        heads = [
+            (-queue[0].task.priority, queue[0].order, segment) for segment, queue in self._segments.items() if queue
+        ]
+        return [segment for _, _, segment in sorted(heads)]
 
     def count(self, segment: int) -> int:
         """Tasks of the segment."""
         return len(self._segments.get(segment, ()))
 
     def head(self, segment: int) -> Waiting | None:
-        """The segment's oldest task, left in place."""
+        """The segment's first task, left in place."""
         queue = self._segments.get(segment)
         return queue[0] if queue else None
 
     def pop(self, segment: int) -> Task:
-        """Takes the segment's oldest task."""
+        """Takes the segment's first task."""
         self._length -= 1
         return self._segments[segment].popleft().task
 
     def take(self, segment: int, most: int) -> list[Task]:
-        """Takes up to `most` of the segment's oldest tasks."""
+        """Takes up to `most` of the segment's first tasks."""
         queue = self._segments.get(segment)
         return [self.pop(segment) for _ in range(min(most, len(queue)))] if queue else []
 

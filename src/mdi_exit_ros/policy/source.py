@@ -72,6 +72,7 @@ class SourceSettings:
     worker_timeout_s: float = parameter(
         30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
     )
+    priority: int = parameter(0, "frames of a source with a higher one are run first", low=0, high=9)
     send_batch_max: int = parameter(64, "most frames sent in one batch", unit="frames", low=1, high=256)
     send_wait_s: float = parameter(
         0.01, "how long frames gather for one batch while others are under way", unit="s", low=0.0, high=1.0
@@ -379,7 +380,7 @@ class SourceCore:
     def _start(self, frame: OpenFrame, now: float) -> Task:
         self._look_again(frame, now + self._settings.attempt_timeout_s)
         name = FrameId(self.setup.me, frame.sequence)
-        return Task(name, frame.attempt, 1, frame.admitted_at, frame.expires_at)
+        return Task(name, frame.attempt, 1, frame.admitted_at, frame.expires_at, self._settings.priority)
 
     @property
     def _budget(self) -> float:

@@ -588,25 +588,27 @@ class WorkerCore:
     def _start_service(self, now: float) -> list[WorkerAction]:
         """Runs the segment that makes the fullest batch, of tasks in I and, without a better place, in O.
 
-        A task that has waited for `batch_wait_s` has its segment run first, the oldest of such before all others.
+        A task that has waited for `batch_wait_s` has its segment run first, the oldest of such before all others. While
+        tasks of a higher priority wait, only their segments count.
         """
         if self._running or self._state is not State.RUNNING:
             return []
         batch: list[Task] = []
         while not batch:
             heads = [
-                (head.since, queue is self._output, segment)
+                (*head.turn, queue is self._output, segment)
                 for queue in (self._input, self._output)
                 for segment in queue.segments()
                 if segment in self._segments and (head := queue.head(segment)) is not None
             ]
             if not heads:
                 return []
-            since, _, segment = min(heads)
+            turn, since, _, segment = min(heads)
             if now < since + self._settings.batch_wait_s:
                 sizes = {
                     each: min(self._settings.batch_max, self._input.count(each) + self._output.count(each))
-                    for _, _, each in sorted(heads)
+                    for other, _, _, each in sorted(heads)
+                    if other == turn
                 }
                 segment = max(sizes, key=sizes.__getitem__)  # of equals the oldest
             batch = self._next_batch(segment, now)
@@ -615,11 +617,11 @@ class WorkerCore:
         return [RunBatch(segment, self._running)]
 
     def _next_batch(self, segment: int, now: float) -> list[Task]:
-        """The oldest tasks of one segment from I and O together; tasks whose deadline has passed fail."""
+        """The first tasks of one segment from I and O together; tasks whose deadline has passed fail."""
         batch: list[Task] = []
         while len(batch) < self._settings.batch_max:
             here, there = self._input.head(segment), self._output.head(segment)
-            if here is not None and (there is None or here.since <= there.since):
+            if here is not None and (there is None or here.turn <= there.turn):
                 task = self._input.pop(segment)
             elif there is not None:
                 task = self._output.pop(segment)
