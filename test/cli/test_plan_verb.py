@@ -189,19 +189,19 @@ def test_the_simulator_bears_out_a_plan_and_what_is_missing_without_a_computer(
 ) -> None:
     path = tmp_path / "plan.json"
     computers = [part for name in ("robot", "nano2", "nano3") for part in ("--computer", f"{name}:0.25x2:100")]
-    given = ["plan", "--profile", "shipped", "--rate", "900", "--target-accuracy", "0.89", "--check"]
+    given = ["plan", "--profile", "shipped", "--rate", "750", "--target-accuracy", "0.89", "--check"]
     assert run([*given, "--json", str(path), *computers]) == 0
     document = json.loads(path.read_text())
     whole, fewer = document["check"]
     assert whole["computers"] == ["robot", "nano2"]
     assert whole["simulated"]
-    assert whole["reached_fps"] == pytest.approx(900.0, rel=0.03)
+    assert whole["reached_fps"] == pytest.approx(750.0, rel=0.03)
     assert whole["refused_share"] < 0.03
     assert fewer["computers"] == ["robot"]
     # The estimate leaves a fifth of the computer free, which the simulation uses.
-    assert fewer["estimated_fps"] < fewer["reached_fps"] < 1.35 * fewer["estimated_fps"]
+    assert fewer["estimated_fps"] < fewer["reached_fps"] < 1.5 * fewer["estimated_fps"]
     assert fewer["refused_share"] > 0.05
-    assert "check: simulated at 900 frames/s" in capsys.readouterr().out
+    assert "check: simulated at 750 frames/s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,7 @@ def test_workers_that_share_one_computer_carry_no_more_than_one(simulate: Any) -
 
 def test_nodes_own_work_costs_throughput(simulate: Any) -> None:
     keys = {"topology": "one_node", "frames": 1000}
-    dear = {name: 3.0 * value for name, value in NodeCosts().model_dump().items()}
+    dear = {name: 3.0 * value for name, value in NodeCosts().model_dump(exclude={"quota_share"}).items()}
     free, shipped, thrice = (simulate(**keys, costs=costs)["steady_fps"] for costs in (FREE, {}, dear))
     assert free > 1.1 * shipped > 1.2 * thrice
 
@@ -419,5 +419,5 @@ def test_source_of_higher_priority_waits_less_while_both_are_answered(simulate: 
     equal = simulate(**keys, nodes={"urgent": {"priority": 0}})["sources"]
     apart = simulate(**keys)["sources"]
     assert equal["urgent"]["latency_ms"]["mean"] == pytest.approx(equal["plain"]["latency_ms"]["mean"], rel=0.2)
-    assert apart["urgent"]["latency_ms"]["mean"] < 0.6 * apart["plain"]["latency_ms"]["mean"]
+    assert apart["urgent"]["latency_ms"]["mean"] < 0.75 * apart["plain"]["latency_ms"]["mean"]
     assert (apart["urgent"]["ok"], apart["plain"]["ok"]) == (600, 600)

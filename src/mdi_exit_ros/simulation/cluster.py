@@ -280,7 +280,8 @@ class Simulation:
             return self._processor(self._places[name])
         if name not in self._quotas:
             entry = self._entry(self._places[name])
-            self._quotas[name] = Processor(self.clock, min(quota, entry.cores), speed=entry.speed)
+            cores = min(quota * self.scenario.costs.quota_share, entry.cores)
+            self._quotas[name] = Processor(self.clock, cores, speed=entry.speed)
         return self._quotas[name]
 
     def _common(self, node: PlannedNode) -> dict[str, Any]:

@@ -22,15 +22,16 @@ class NodeCosts(BaseModel):
         read_us: decoding one image ahead, on a thread of its own.
         frame_us: a source's work per frame from offer to end.
         transit_us: time that a message is under way besides the network, without work of either side: waking up.
+        quota_share: share of a CPU quota that does work; the rest goes by while threads wait for each other's period.
         controller_cores: cores that the controller and the view of a run keep busy, on the first source's computer.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    receive_us: float = Field(default=150.0, ge=0.0)
-    send_us: float = Field(default=120.0, ge=0.0)
-    status_in_us: float = Field(default=150.0, ge=0.0)
-    status_out_us: float = Field(default=200.0, ge=0.0)
+    receive_us: float = Field(default=200.0, ge=0.0)
+    send_us: float = Field(default=160.0, ge=0.0)
+    status_in_us: float = Field(default=250.0, ge=0.0)
+    status_out_us: float = Field(default=300.0, ge=0.0)
     kilobyte_us: float = Field(default=0.3, ge=0.0)
     task_us: float = Field(default=15.0, ge=0.0)
     batch_us: float = Field(default=100.0, ge=0.0)
@@ -38,6 +39,7 @@ class NodeCosts(BaseModel):
     frame_us: float = Field(default=40.0, ge=0.0)
     transit_us: float = Field(default=500.0, ge=0.0)
     controller_cores: float = Field(default=0.06, ge=0.0)
+    quota_share: float = Field(default=0.7, gt=0.0, le=1.0)
 
 
 NO_COSTS = NodeCosts(
@@ -51,5 +53,6 @@ NO_COSTS = NodeCosts(
     read_us=0.0,
     frame_us=0.0,
     transit_us=100.0,
+    quota_share=1.0,
     controller_cores=0.0,
 )
