@@ -14,7 +14,8 @@ import yaml
 
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.parameter import parameters_of
-from mdi_exit_ros.simulation.cluster import Simulation, read_arrivals
+from mdi_exit_ros.simulation.arrivals import read_arrivals
+from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.scenario import (

@@ -4,40 +4,32 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
 import random
-from collections.abc import Callable, Iterator
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.parameter import on_grid, parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
-from mdi_exit_ros.policy.actions import SendAnswers, SendTasks
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
-    AnswersReceived,
-    AppliedPolicy,
     SetPoints,
     Shutdown,
-    SourceReport,
-    TasksReceived,
-    WorkerReport,
 )
 from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.simulation.arrivals import camera_of
 from mdi_exit_ros.simulation.clock import Clock
+from mdi_exit_ros.simulation.delivery import Delivery, who_hears_whom
 from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.network import Link, Network
 from mdi_exit_ros.simulation.processor import Processor
 from mdi_exit_ros.simulation.scenario import (
-    Arrivals,
     ComputerEntry,
     EventEntry,
     Generated,
@@ -46,8 +38,6 @@ from mdi_exit_ros.simulation.scenario import (
     simulated_parameters,
 )
 from mdi_exit_ros.simulation.shells import (
-    CATCH_UP_S,
-    Camera,
     SimulatedController,
     SimulatedSource,
     SimulatedWorker,
@@ -60,7 +50,6 @@ from mdi_exit_ros.topology import Topology, load_topology, meant
 ALL_HERE = "computer"  # the one that all nodes are on when they are together
 WAITING_FINITE = 64  # as the camera source node has it
 LINGER_S = 0.25  # after the last frame, for the workers' last counters
-POLICY_NBYTES = 300
 
 Settings = TypeVar("Settings", WorkerSettings, SourceSettings, AdaptationSettings)
 
@@ -103,7 +92,6 @@ class Simulation:
         self._processors: dict[str, Processor] = {}
         self._quotas: dict[str, Processor] = {}
         self.network = self._network()
-        self._plain = self._is_plain()
         self._said = [
             ([0 if right else 1 for right in correct], confidence)
             for correct, confidence in zip(
@@ -116,16 +104,28 @@ class Simulation:
         self.sources: dict[str, SimulatedSource] = {}
         self._places = {node.name: self._computer_of(node) for node in self.plan.nodes}
         self._planned = {node.name: node for computer in self._computers() for node in self.plan.on(computer)}
-        self._neighbours: dict[str, tuple[str, ...]] = {}
-        for node in self.plan.named("segment_worker"):
-            self._neighbours[node.name] = tuple(node.parameters.get("neighbours", ()))
+        workers, sources = self.plan.named("segment_worker"), self.plan.named("camera_source")
+        self._neighbours = {node.name: tuple(node.parameters.get("neighbours", ())) for node in workers}
+        homes = {node.name: node.parameters["entries"][0] for node in sources}
+        self.delivery = Delivery(
+            clock=self.clock,
+            network=self.network,
+            costs=scenario.costs,
+            model_id=model.model_id,
+            together=self._is_plain(),
+            places=self._places,
+            workers=self.workers,
+            sources=self.sources,
+            hearing=who_hears_whom(self._neighbours, homes, scenario.reach),
+        )
+        for node in workers:
             self._start_worker(node.name)
         (planned,) = self.plan.named("controller")
         self.controller = self._make_controller(planned)
-        for index, node in enumerate(self.plan.named("camera_source")):
+        for index, node in enumerate(sources):
             self._offsets[node.name] = index * 7919
             self.sources[node.name] = self._make_source(node)
-        self._hearers, self._audience = self._who_hears_whom()
+        self.delivery.controller = self.controller
         for event in scenario.events:
             self.clock.after(event.at_s, lambda event=event: self._happen(event))  # type: ignore[misc]
 
@@ -329,7 +329,7 @@ class Simulation:
         core = WorkerCore(setup, random.Random(self._rng.random()))
         worker = SimulatedWorker(
             core,
-            carrier=self,
+            carrier=self.delivery,
             times=model.times,
             lanes=lanes,
             said=self._said,
@@ -371,7 +371,7 @@ class Simulation:
                 float(parameters.get("target_accuracy", 0.0)),
             ),
         )
-        return SimulatedController(core, carrier=self, **self._common(node))
+        return SimulatedController(core, carrier=self.delivery, **self._common(node))
 
     def _make_source(self, node: PlannedNode) -> SimulatedSource:
         parameters = node.parameters
@@ -394,8 +394,8 @@ class Simulation:
         rng = random.Random(f"{scenario.seed} {node.name}")
         return SimulatedSource(
             core,
-            carrier=self,
-            camera=_camera(
+            carrier=self.delivery,
+            camera=camera_of(
                 arrivals, rng, f"arrivals_of.{node.name}" if node.name in scenario.arrivals_of else "arrivals"
             ),
             asks=not drop or arrivals.kind == "max",
@@ -404,107 +404,6 @@ class Simulation:
             finished=self._on_finished,
             **self._common(node),
         )
-
-    def _who_hears_whom(self) -> tuple[dict[str, tuple[tuple[str, ...], tuple[str, ...]]], dict[str, tuple[str, ...]]]:
-        """Workers and sources that hear each worker, and workers that hear each source."""
-        names, reach = tuple(self._neighbours), self.scenario.reach
-        if reach is None:
-            everybody = {name: (tuple(each for each in names if each != name), tuple(self.sources)) for name in names}
-            return everybody, dict.fromkeys(self.sources, names)
-        beside: dict[str, dict[str, None]] = {name: dict.fromkeys(self._neighbours[name]) for name in names}
-        for name in names:
-            for other in self._neighbours[name]:
-                beside[other][name] = None
-        audience: dict[str, tuple[str, ...]] = {}
-        known: dict[str, list[str]] = {name: [] for name in names}
-        for source in self.plan.named("camera_source"):
-            home = source.parameters["entries"][0]
-            near, edge = {home: None}, [home]
-            for _ in range(reach):
-                edge = [other for name in edge for other in beside[name] if other not in near]
-                near.update(dict.fromkeys(edge))
-                edge = list(dict.fromkeys(edge))
-            audience[source.name] = tuple(near)
-            for name in near:
-                known[name].append(source.name)
-        return {name: (tuple(beside[name]), tuple(known[name])) for name in names}, audience
-
-    # ---- carrying --------------------------------------------------------------------------------------------
-
-    def tasks(self, sender: PeerId, action: SendTasks, nbytes: int) -> None:
-        """See Carrier."""
-        receiver = action.receiver.name
-        event = TasksReceived(
-            sender, action.receiver.incarnation, action.sent_total, action.stamp, self.model.model_id, action.tasks
-        )
-
-        def arrive() -> None:
-            worker = self.workers.get(receiver)
-            if worker is not None:
-                worker.take_tasks(event, nbytes)
-
-        self._send(sender.name, receiver, nbytes, arrive, "tasks")
-
-    def answers(self, sender: PeerId, action: SendAnswers, nbytes: int) -> None:
-        """See Carrier."""
-        event = AnswersReceived(sender, action.source, action.answers, action.received, action.credit)
-        source = self.sources.get(action.source.name)
-        if source is not None:
-            self._send(sender.name, action.source.name, nbytes, lambda: source.take_answers(event), "answers")
-
-    def worker_report(self, report: WorkerReport, nbytes: int) -> None:
-        """See Carrier."""
-        workers, sources = self._hearers[report.worker.name]
-        self._broadcast(report.worker.name, workers, sources, report, nbytes)
-        self.controller.take_report(report)
-
-    def source_report(self, report: SourceReport, nbytes: int) -> None:
-        """See Carrier."""
-        self._broadcast(report.source.name, self._audience[report.source.name], (), report, nbytes)
-        self.controller.take_report(report)
-
-    def policy(self, policy: AppliedPolicy) -> None:
-        """See Carrier."""
-        self._broadcast(self.controller.name, tuple(self._neighbours), tuple(self.sources), policy, POLICY_NBYTES)
-
-    def _broadcast(
-        self, sender: str, workers: tuple[str, ...], sources: tuple[str, ...], message: Any, nbytes: int
-    ) -> None:
-        work_us = self.scenario.costs.status_in_us
-
-        def to_worker(name: str) -> None:
-            worker = self.workers.get(name)
-            if worker is not None:
-                worker.take(message, work_us)
-
-        def to_source(name: str) -> None:
-            source = self.sources[name]
-            if isinstance(message, WorkerReport):
-                source.take_report(message)
-            else:
-                source.take(message, work_us)
-
-        if self._plain:
-            count = len(workers) + len(sources)
-            self.network.messages["control"] += count
-            self.network.nbytes["control"] += count * nbytes
-
-            def arrive() -> None:
-                for name in workers:
-                    to_worker(name)
-                for name in sources:
-                    to_source(name)
-
-            self.clock.after(self.network.link("a", "b").latency_s, arrive)
-            return
-        for names, deliver in ((workers, to_worker), (sources, to_source)):
-            for name in names:
-                then = partial(deliver, name)
-                self._send(sender, name, nbytes, then, "control")
-
-    def _send(self, sender: str, receiver: str, nbytes: int, then: Callable[[], None], kind: str) -> None:
-        computers = self._places[sender], self._places[receiver]
-        self.network.send((sender, receiver), computers, nbytes, then, kind=kind)
 
     # ---- summary ---------------------------------------------------------------------------------------------
 
@@ -567,67 +466,3 @@ def _link(entry: LinkEntry, transit_s: float) -> Link:
 def _settings(kind: type[Settings], parameters: Any, *, leave_out: tuple[str, ...] = ()) -> Settings:
     names = {name for name, _, _ in parameters_of(kind)} - set(leave_out)
     return kind(**{name: value for name, value in parameters.items() if name in names})
-
-
-def _camera(arrivals: Arrivals, rng: random.Random, key: str) -> Camera:
-    match arrivals.kind:
-        case "max":
-            return Camera(None)
-        case "periodic":
-            assert arrivals.rate_hz is not None
-            return Camera(itertools.repeat(1.0 / arrivals.rate_hz), catches_up=CATCH_UP_S)
-        case "poisson":
-            return Camera(_poisson(arrivals.rate_hz or 1.0, rng))
-        case "steps":
-            assert arrivals.steps is not None
-            return Camera(_stepped(arrivals.steps))
-        case "trace":
-            assert arrivals.trace is not None
-            try:
-                times = read_arrivals(Path(arrivals.trace))
-            except ConfigurationError as error:
-                raise ConfigurationError(f"{key}.trace: {error}") from error
-            return Camera(iter([later - sooner for sooner, later in itertools.pairwise(times)]))
-
-
-def _poisson(rate_hz: float, rng: random.Random) -> Iterator[float]:
-    while True:
-        yield rng.expovariate(rate_hz)
-
-
-def _stepped(steps: list[tuple[float, float]]) -> Iterator[float]:
-    now, following = 0.0, 0
-    rate_hz = steps[0][1]
-    while True:
-        while following < len(steps) and steps[following][0] <= now:
-            rate_hz = steps[following][1]
-            following += 1
-        yield 1.0 / rate_hz
-        now += 1.0 / rate_hz
-
-
-def read_arrivals(path: Path) -> list[float]:
-    """Times (s) of a file with one per line.
-
-    Raises:
-        ConfigurationError: it cannot be read, or a line is no time or earlier than the one before.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigurationError(f"cannot read {path}: {reason}") from error
-    times: list[float] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            time = float(line)
-        except ValueError:
-            time = math.nan
-        if not math.isfinite(time) or (times and time < times[-1]):
-            raise ConfigurationError(
-                f"line {number} of {path}: expected a time in seconds, none earlier than the one before, got {line!r}"
-            )
-        times.append(time)
-    if not times:
-        raise ConfigurationError(f"{path} is empty: expected one time in seconds per line")
-    return times

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol, assert_never
 
 from mdi_exit_ros.policy.actions import (
@@ -39,6 +39,7 @@ from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.source import SourceCore
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.profile import BackendProfile
+from mdi_exit_ros.simulation.arrivals import Camera
 from mdi_exit_ros.simulation.clock import Clock
 from mdi_exit_ros.simulation.costs import NodeCosts
 from mdi_exit_ros.simulation.processor import Processor, Thread
@@ -52,8 +53,6 @@ REPORT_PERIOD_S = 0.05
 CLUSTER_PERIOD_S = 0.2
 READ_CHUNK = 16
 READ_AHEAD = 144
-CATCH_UP_S = 0.05
-
 LOAD_S = 0.5  # for a worker to load segments beside what it runs
 
 MESSAGE_NBYTES = 200  # of a message of tasks or answers, without them
@@ -257,33 +256,6 @@ class SimulatedWorker(Node):
             self.thread.run((self.costs.batch_us + self.costs.task_us * count) * 1e-6, lambda: self.feed(event))
 
         self.processor.run(self._times.seconds(batch.segment, part), done, threads=lanes, owner=self.thread)
-
-
-class Camera:
-    """When frames are there to be offered.
-
-    Args:
-        gaps: seconds between a frame and the next, endless or as many as frames follow the first; none when frames
-            are there as soon as they are asked for.
-        catches_up: lateness beyond which frames are left out instead of being offered all at once; None for never.
-    """
-
-    def __init__(self, gaps: Iterator[float] | None, *, catches_up: float | None = None) -> None:
-        self._gaps = gaps
-        self._catches_up = catches_up
-        self.due_at = float("-inf")
-        self.ended = False
-
-    def next(self, now: float) -> None:
-        """Counts one frame as given at `now`."""
-        if self._gaps is None:
-            return
-        gap = next(self._gaps, None)
-        if gap is None:
-            self.ended = True
-            return
-        begun = now if self.due_at == float("-inf") else self.due_at
-        self.due_at = (max(begun, now - self._catches_up) if self._catches_up is not None else begun) + gap
 
 
 class SimulatedSource(Node):
