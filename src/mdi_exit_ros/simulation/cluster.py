@@ -24,6 +24,7 @@ from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.simulation.arrivals import camera_of
 from mdi_exit_ros.simulation.clock import Clock
+from mdi_exit_ros.simulation.controller_shell import SimulatedController
 from mdi_exit_ros.simulation.delivery import Delivery, who_hears_whom
 from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
@@ -37,12 +38,9 @@ from mdi_exit_ros.simulation.scenario import (
     Scenario,
     simulated_parameters,
 )
-from mdi_exit_ros.simulation.shells import (
-    SimulatedController,
-    SimulatedSource,
-    SimulatedWorker,
-    Trace,
-)
+from mdi_exit_ros.simulation.shells import Trace
+from mdi_exit_ros.simulation.source_shell import SimulatedSource
+from mdi_exit_ros.simulation.worker_shell import SimulatedWorker
 from mdi_exit_ros.summary import merge, summarise, with_workers
 from mdi_exit_ros.task import Mode, PeerId, Strategy, Task
 from mdi_exit_ros.topology import Topology, load_topology, meant

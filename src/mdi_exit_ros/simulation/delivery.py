@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from mdi_exit_ros.policy.actions import SendAnswers, SendTasks
 from mdi_exit_ros.policy.events import AnswersReceived, AppliedPolicy, SourceReport, TasksReceived, WorkerReport
 from mdi_exit_ros.simulation.clock import Clock
+from mdi_exit_ros.simulation.controller_shell import SimulatedController
 from mdi_exit_ros.simulation.costs import NodeCosts
 from mdi_exit_ros.simulation.network import Network
-from mdi_exit_ros.simulation.shells import SimulatedController, SimulatedSource, SimulatedWorker
+from mdi_exit_ros.simulation.source_shell import SimulatedSource
+from mdi_exit_ros.simulation.worker_shell import SimulatedWorker
 from mdi_exit_ros.task import PeerId
 
 POLICY_NBYTES = 300
