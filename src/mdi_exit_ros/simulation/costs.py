@@ -39,7 +39,7 @@ class NodeCosts(BaseModel):
     frame_us: float = Field(default=40.0, ge=0.0)
     transit_us: float = Field(default=500.0, ge=0.0)
     controller_cores: float = Field(default=0.06, ge=0.0)
-    quota_share: float = Field(default=0.7, gt=0.0, le=1.0)
+    quota_share: float = Field(default=0.75, gt=0.0, le=1.0)
 
 
 NO_COSTS = NodeCosts(
