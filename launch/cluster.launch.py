@@ -113,8 +113,7 @@ def planned_nodes(context: LaunchContext) -> list[Any]:
         source={**common, **_given(value, "input")},
         controller={**common, **_given(value, "mode")},
     )
-    costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
-    plan = make_plan(load_topology(value["topology"]), options, card.num_segments, costs)
+    plan = make_plan(load_topology(value["topology"]), options, card.num_segments, card.segment_costs)
     nodes = plan.on(value["computer"])
     if not nodes:
         return [LogInfo(msg=f"{value['computer']} has no node in {plan.topology} with strategy {plan.strategy}")]

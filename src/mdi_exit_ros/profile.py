@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -88,6 +88,21 @@ class BackendProfile(_Frozen):
                 return faster + (slower - faster) * (batch - small) / (large - small)
         largest, longest = points[-1]
         return longest * batch / largest
+
+    def first_estimates(
+        self, segments: Sequence[int], batch_max: int, lanes_used: Callable[[int], int]
+    ) -> tuple[tuple[int, int, float], ...]:
+        """Segment, batch and time (s) of what was measured up to `batch_max`, from the smallest batch to the largest.
+
+        Args:
+            lanes_used: how many lanes share a batch of so many frames.
+        """
+        return tuple(
+            (segment, batch, self.seconds(segment, batch) / lanes_used(batch))
+            for batch in self.batches
+            for segment in segments
+            if batch <= batch_max
+        )
 
     def per_frame(self, segments: Sequence[int], batch: int) -> tuple[float, ...]:
         """Time per frame (s) of each of `segments` in batches of `batch`."""

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mdi_exit_ros.simulation import cluster, shells
+from mdi_exit_ros.simulation import cluster, controller_shell, delivery, shells, source_shell, worker_shell
 from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.costs import NO_COSTS, NodeCosts
 from mdi_exit_ros.simulation.model import SimulatedModel
@@ -375,7 +375,7 @@ def test_simulator_has_no_function_or_class_of_the_policy_s_name() -> None:
 
 def test_simulator_compares_no_confidence_and_reckons_no_delay() -> None:
     words = {"confidence", "exit_threshold", "service_time_s", "queue_length", "input_queue", "transfer_delay_s"}
-    for module in (cluster, shells):
+    for module in (cluster, controller_shell, delivery, shells, source_shell, worker_shell):
         tree = ast.parse(Path(module.__file__).read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             if isinstance(node, ast.Compare):
@@ -388,10 +388,10 @@ def test_simulator_compares_no_confidence_and_reckons_no_delay() -> None:
 def test_constants_of_the_shells_are_those_of_the_ros_nodes() -> None:
     for ours, name, node in (
         (shells, "SHORTEST_TICK_S", "lifecycle"),
-        (shells, "LOOK_S", "camera_source"),
-        (shells, "REPORT_PERIOD_S", "controller"),
-        (shells, "CLUSTER_PERIOD_S", "controller"),
-        (cluster, "WAITING_FINITE", "camera_source"),
+        (source_shell, "LOOK_S", "camera_source"),
+        (source_shell, "READ_CHUNK", "images.reader"),
+        (controller_shell, "REPORT_PERIOD_S", "controller"),
+        (controller_shell, "CLUSTER_PERIOD_S", "controller"),
         (cluster, "LINGER_S", "camera_source"),
     ):
         theirs = importlib.import_module(f"mdi_exit_ros.nodes.{node}")

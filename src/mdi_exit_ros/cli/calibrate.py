@@ -106,10 +106,9 @@ def calibrate(
     _show(document)
     if out_directory is not None:
         written = rewrite_model(card, fitted, basis, out_directory)
-        answers = np.stack([calibration.softmax(each / t) for each, t in zip(logits, fitted.temperatures, strict=True)])
         recording = Recording(
-            answers.max(axis=2).T,
-            (answers.argmax(axis=2) == labels).T,
+            fitted.confidence(logits).T,
+            (logits.argmax(axis=2) == labels).T,
             written.model_id,
             f"{len(labels)} images of {Path(data).name} that calibrated the model",
             deciding.data_hash,

@@ -173,20 +173,10 @@ def simulate_all(points: Sequence[Point], jobs: int) -> Iterator[tuple[int, dict
         for index in order:
             yield index, perform(points[index])
         return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
+    from mdi_exit_ros.simulation.processes import side_by_side
 
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(jobs, len(points)), mp_context=context, initializer=_leave_ctrl_c) as pool:
-        futures = {pool.submit(perform, points[index]): index for index in order}
-        try:
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-        except BaseException:  # Ctrl-C among them: nobody waits for what has begun
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+    for place, row in side_by_side(perform, [(points[index],) for index in order], jobs):
+        yield order[place], row
 
 
 def _effort(point: Point) -> float:
@@ -195,12 +185,6 @@ def _effort(point: Point) -> float:
     workers = 1 if isinstance(scenario.topology, str) else scenario.topology.workers
     rate_hz = scenario.arrivals.rate_hz or 3000.0
     return workers * 1000.0 + (scenario.frames or rate_hz * (scenario.duration_s or 0.0))
-
-
-def _leave_ctrl_c() -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 # ---- files -------------------------------------------------------------------------------------------------------

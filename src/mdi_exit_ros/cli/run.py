@@ -198,8 +198,7 @@ def run(
             mode=mode, target_accuracy=target_accuracy, **_threshold_parameters(thresholds, card.num_segments)
         ),
     )
-    costs = [macs + exit_macs for macs, exit_macs in zip(card.segment_macs, card.exit_macs, strict=True)]
-    plan = make_plan(declared, options, card.num_segments, costs)
+    plan = make_plan(declared, options, card.num_segments, card.segment_costs)
     own = _own_parameters(plan, parameters)
     plan = plan.with_parameters(own)
     nodes = plan.on(computer)

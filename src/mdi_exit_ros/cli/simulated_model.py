@@ -8,7 +8,7 @@ from pathlib import Path
 from mdi_exit_ros.codec import ENCODINGS
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import ModelCard, load_card
-from mdi_exit_ros.profile import Profile, load_profile, load_profile_of
+from mdi_exit_ros.profile import Profile, load_profile_of
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.recording import RECORDING_NAME, load_recording
 from mdi_exit_ros.simulation.scenario import Scenario
@@ -45,7 +45,7 @@ def simulated_model(scenario: Scenario) -> SimulatedModel:
         input_nbytes={
             encoding: tuple(card.input_nbytes_of(segment, encoding) for segment in segments) for encoding in ENCODINGS
         },
-        segment_costs=tuple(macs + more for macs, more in zip(card.segment_macs, card.exit_macs, strict=True)),
+        segment_costs=card.segment_costs,
         default_thresholds=card.default_thresholds,
         curve=tuple((point.accuracy, point.thresholds) for point in card.threshold_curve),
         times=times,
@@ -70,5 +70,4 @@ def profile_of(card: ModelCard, source: str) -> Profile:
             f"model {card.name!r} comes without a profile: measure one with mdi-exit profile --model {card.name}, "
             "and say profile: measured"
         )
-    profile = load_profile(path)
-    return profile if profile.model_id == card.model_id else load_profile_of(card.name, card.model_id, path)
+    return load_profile_of(card.name, card.model_id, path)

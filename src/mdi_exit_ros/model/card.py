@@ -135,6 +135,11 @@ class ModelCard(_Frozen):
         return self._directory
 
     @property
+    def segment_costs(self) -> tuple[float, ...]:
+        """Multiply-accumulates per image of each segment with its exit."""
+        return tuple(float(macs + more) for macs, more in zip(self.segment_macs, self.exit_macs, strict=True))
+
+    @property
     def weights_paths(self) -> tuple[Path, ...]:
         """The files with the weights."""
         return tuple(self.directory / name for name in self.weights_files)

@@ -36,15 +36,13 @@ from mdi_exit_ros.nodes.summary import worker_statistics, write
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
+from mdi_exit_ros.policy.cadence import LINGER_S, LOOK_S
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.summary import SteadyRate, summarise, with_workers
 from mdi_exit_ros.task import Status
 
-LOOK_S = 0.05  # between two looks at what is not urgent
-LINGER_S = 0.25  # after the last frame, for the workers' last counters
 PATIENCE_S = 5.0  # without progress, after which the node says what it waits for
-WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +82,7 @@ class CameraSource(CoreNode):
         self.config = self.declare_config(CameraSourceConfig)
         settings = declare(self, SourceSettings, leave_out=frozenset({"drop"}))
         drop = self.config.drop == "oldest" or (self.config.drop == "auto" and is_live(self.config.input))
-        waiting = settings.waiting_max if drop else max(settings.waiting_max, WAITING_FINITE)
-        self.settings = dataclasses.replace(settings, drop=drop, waiting_max=waiting)
+        self.settings = settings.of_input(drop=drop)
 
     def open(self) -> None:
         """Opens camera and endpoints."""

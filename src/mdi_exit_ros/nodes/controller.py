@@ -32,12 +32,11 @@ from mdi_exit_ros.parameter import check, on_grid, parameter
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
+from mdi_exit_ros.policy.cadence import CLUSTER_PERIOD_S, REPORT_PERIOD_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
 from mdi_exit_ros.task import Mode
 
-REPORT_PERIOD_S = 0.05  # between two looks at what workers and sources report
-CLUSTER_PERIOD_S = 0.2
 SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
 THRESHOLD = "exit_threshold."
 APPLIED = "applied."
@@ -130,9 +129,7 @@ class Controller(CoreNode):
             allocation=AllocationSetup(
                 home=self.config.home,
                 successors=successors_of(self.config.edges),
-                segment_costs=tuple(
-                    float(macs + more) for macs, more in zip(self.card.segment_macs, self.card.exit_macs, strict=True)
-                ),
+                segment_costs=self.card.segment_costs,
             ),
         )
         return ControllerCore(setup, self.settings, self._asked())

@@ -21,10 +21,10 @@ from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.serialized import leading_string
 from mdi_exit_ros.nodes.topics import ClusterTopics, Topic
 from mdi_exit_ros.policy.actions import Finished, Warn
+from mdi_exit_ros.policy.cadence import SHORTEST_TICK_S
 from mdi_exit_ros.policy.events import Shutdown, Tick
 from mdi_exit_ros.task import PeerId
 
-SHORTEST_TICK_S = 0.005  # between two ticks while something is overdue
 IDLE_TICK_S = 1.0
 STOP_TIMEOUT_S = 2.0  # for a core to end what it holds
 DELIVERY_TIMEOUT_S = 0.3  # for last words to be acknowledged

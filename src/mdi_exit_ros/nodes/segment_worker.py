@@ -8,6 +8,7 @@ import os
 import random
 import sys
 import time
+from functools import partial
 from typing import Any, assert_never
 
 import numpy as np
@@ -181,12 +182,7 @@ class SegmentWorker(CoreNode):
             return ()
         if times is None:
             return ()
-        return tuple(
-            (segment, batch, times.seconds(segment, batch) / lanes_used(self._lanes, batch))
-            for batch in times.batches
-            for segment in segments
-            if batch <= self.settings.batch_max
-        )
+        return times.first_estimates(segments, self.settings.batch_max, partial(lanes_used, self._lanes))
 
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""

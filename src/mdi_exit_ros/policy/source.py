@@ -32,6 +32,7 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
+WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
 RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
 OFFER_SMOOTHING = 0.1
@@ -77,6 +78,11 @@ class SourceSettings:
     send_wait_s: float = parameter(
         0.01, "how long frames gather for one batch while others are under way", unit="s", low=0.0, high=1.0
     )
+
+    def of_input(self, *, drop: bool) -> SourceSettings:
+        """These settings for an input whose frames are dropped when newer ones come, or wait."""
+        waiting = self.waiting_max if drop else max(self.waiting_max, WAITING_FINITE)
+        return dataclasses.replace(self, drop=drop, waiting_max=waiting)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.policy.cadence import INPUT_CATCH_UP_S
 from mdi_exit_ros.simulation.scenario import Arrivals
-
-CATCH_UP_S = 0.05  # as the camera source node has it
 
 
 class Camera:
@@ -53,7 +52,7 @@ def camera_of(arrivals: Arrivals, rng: random.Random, key: str) -> Camera:
             return Camera(None)
         case "periodic":
             assert arrivals.rate_hz is not None
-            return Camera(itertools.repeat(1.0 / arrivals.rate_hz), catches_up=CATCH_UP_S)
+            return Camera(itertools.repeat(1.0 / arrivals.rate_hz), catches_up=INPUT_CATCH_UP_S)
         case "poisson":
             return Camera(_poisson(arrivals.rate_hz or 1.0, rng))
         case "steps":

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
@@ -14,6 +14,7 @@ from mdi_exit_ros.parameter import on_grid, parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
+from mdi_exit_ros.policy.cadence import LINGER_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
     SetPoints,
@@ -46,8 +47,6 @@ from mdi_exit_ros.task import Mode, PeerId, Strategy, Task
 from mdi_exit_ros.topology import Topology, load_topology, meant
 
 ALL_HERE = "computer"  # the one that all nodes are on when they are together
-WAITING_FINITE = 64  # as the camera source node has it
-LINGER_S = 0.25  # after the last frame, for the workers' last counters
 
 Settings = TypeVar("Settings", WorkerSettings, SourceSettings, AdaptationSettings)
 
@@ -318,10 +317,10 @@ class Simulation:
             exit_thresholds=self._thresholds(),
             settings=settings,
             service_times=tuple(
-                (segment, batch, model.times.seconds(segment, batch) / lanes_used(lanes, batch) / entry.speed)
-                for batch in model.times.batches
-                for segment in segments
-                if batch <= settings.batch_max
+                (segment, batch, seconds / entry.speed)
+                for segment, batch, seconds in model.times.first_estimates(
+                    segments, settings.batch_max, partial(lanes_used, lanes)
+                )
             ),
         )
         core = WorkerCore(setup, random.Random(self._rng.random()))
@@ -376,8 +375,7 @@ class Simulation:
         scenario = self.scenario
         settings = _settings(SourceSettings, parameters, leave_out=("drop",))
         drop = parameters.get("drop", "never") == "oldest"
-        waiting = settings.waiting_max if drop else max(settings.waiting_max, WAITING_FINITE)
-        settings = dataclasses.replace(settings, drop=drop, waiting_max=waiting)
+        settings = settings.of_input(drop=drop)
         arrivals = scenario.arrivals_of.get(node.name, scenario.arrivals)
         core = SourceCore(
             SourceSetup(

@@ -9,17 +9,13 @@ from mdi_exit_ros.policy.actions import (
     PublishPolicy,
     Warn,
 )
+from mdi_exit_ros.policy.cadence import CLUSTER_PERIOD_S, REPORT_PERIOD_S
 from mdi_exit_ros.policy.controller import ClusterSummary, ControllerCore
 from mdi_exit_ros.policy.events import (
     SourceReport,
     WorkerReport,
 )
-from mdi_exit_ros.simulation.shells import (
-    CLUSTER_PERIOD_S,
-    REPORT_PERIOD_S,
-    Carrier,
-    Node,
-)
+from mdi_exit_ros.simulation.shells import Carrier, Node
 
 
 class SimulatedController(Node):

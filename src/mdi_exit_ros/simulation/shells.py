@@ -11,6 +11,7 @@ from mdi_exit_ros.policy.actions import (
     SendAnswers,
     SendTasks,
 )
+from mdi_exit_ros.policy.cadence import SHORTEST_TICK_S
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     SourceReport,
@@ -22,13 +23,6 @@ from mdi_exit_ros.simulation.costs import NodeCosts
 from mdi_exit_ros.simulation.processor import Processor, Thread
 from mdi_exit_ros.task import PeerId
 
-# As the ROS nodes have them.
-SHORTEST_TICK_S = 0.005
-LOOK_S = 0.05
-REPORT_PERIOD_S = 0.05
-CLUSTER_PERIOD_S = 0.2
-READ_CHUNK = 16
-READ_AHEAD = 144
 LOAD_S = 0.5  # for a worker to load segments beside what it runs
 
 MESSAGE_NBYTES = 200  # of a message of tasks or answers, without them

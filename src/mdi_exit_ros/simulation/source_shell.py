@@ -14,6 +14,7 @@ from mdi_exit_ros.policy.actions import (
     SourceAction,
     Warn,
 )
+from mdi_exit_ros.policy.cadence import LOOK_S, READ_CHUNK, READ_PREFETCH
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
     FramesOffered,
@@ -23,10 +24,7 @@ from mdi_exit_ros.policy.events import (
 from mdi_exit_ros.policy.source import SourceCore
 from mdi_exit_ros.simulation.arrivals import Camera
 from mdi_exit_ros.simulation.shells import (
-    LOOK_S,
     MESSAGE_NBYTES,
-    READ_AHEAD,
-    READ_CHUNK,
     STATUS_NBYTES,
     STREAM_NBYTES,
     TASK_NBYTES,
@@ -35,6 +33,8 @@ from mdi_exit_ros.simulation.shells import (
 )
 from mdi_exit_ros.summary import SteadyRate
 from mdi_exit_ros.task import Status
+
+READ_AHEAD = READ_CHUNK * (READ_PREFETCH + 1)  # ready, and in the reader's hands
 
 
 class SimulatedSource(Node):

@@ -5,11 +5,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import multiprocessing
 import re
-import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
 import yaml
@@ -17,6 +14,7 @@ import yaml
 from mdi_exit_ros.errors import ConfigurationError, MdiExitError
 from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.model import SimulatedModel
+from mdi_exit_ros.simulation.processes import side_by_side
 from mdi_exit_ros.simulation.scenario import Scenario
 from mdi_exit_ros.simulation.stability import Stability, adapted, worst_after
 
@@ -217,7 +215,7 @@ def sweep(
     if jobs == 1:
         figures = _in_turn(runs, on_done)
     else:
-        figures = _side_by_side(runs, min(jobs, len(runs)), on_done)
+        figures = _in_processes(runs, jobs, on_done)
     return [{"seed": scenario.seed, **row} for (scenario, _), row in zip(runs, figures, strict=True)]
 
 
@@ -227,24 +225,16 @@ def _in_turn(runs: Sequence[tuple[Scenario, SimulatedModel]], on_done: Callable[
         on_done()
 
 
-def _side_by_side(
+def _in_processes(
     runs: Sequence[tuple[Scenario, SimulatedModel]], jobs: int, on_done: Callable[[], None]
 ) -> list[dict[str, Any]]:
     models = list({id(model): model for _, model in runs}.values())
     place = {id(model): index for index, model in enumerate(models)}
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(models,)) as executor:
-        futures = {executor.submit(_run, scenario, place[id(model)]): n for n, (scenario, model) in enumerate(runs)}
-        rows: list[dict[str, Any]] = [{}] * len(runs)
-        try:
-            for future in as_completed(futures):
-                rows[futures[future]] = future.result()
-                on_done()
-        except BaseException:
-            executor.shutdown(wait=False, cancel_futures=True)
-            for child in multiprocessing.active_children():
-                child.terminate()
-            raise
+    rows: list[dict[str, Any]] = [{}] * len(runs)
+    arguments = [(scenario, place[id(model)]) for scenario, model in runs]
+    for number, row in side_by_side(_run, arguments, jobs, begin=_begin, given=(models,)):
+        rows[number] = row
+        on_done()
     return rows
 
 
@@ -252,8 +242,6 @@ _models: list[SimulatedModel] = []  # of a process that simulates
 
 
 def _begin(models: list[SimulatedModel]) -> None:
-    """Makes a process ready; Ctrl-C is for the one that started it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _models[:] = models
 
 

@@ -12,10 +12,7 @@ from typing import Final
 
 from mdi_exit_ros.images import resize
 from mdi_exit_ros.nodes.images.inputs import CameraFrame, ImageInput
-
-CHUNK = 16  # frames of a finite input handed over at once: one handshake between threads for all of them
-PREFETCH = 8  # chunks kept ready
-CATCH_UP_S = 0.05  # lateness that a paced input makes up for; more is forgotten
+from mdi_exit_ros.policy.cadence import INPUT_CATCH_UP_S, READ_CHUNK, READ_PREFETCH
 
 
 class Reader:
@@ -37,7 +34,7 @@ class Reader:
         self._passes: Final = itertools.count() if loop and not source.live else range(1)
         self._ready = ready
         self._stop = threading.Event()
-        self._chunks: queue.Queue[list[CameraFrame] | None] = queue.Queue(PREFETCH)
+        self._chunks: queue.Queue[list[CameraFrame] | None] = queue.Queue(READ_PREFETCH)
         self._chunk: list[CameraFrame] = []
         self._ahead: deque[CameraFrame] = deque()
         self._read = 0
@@ -77,7 +74,7 @@ class Reader:
             if frame.image is not None:
                 frame = frame._replace(image=resize(frame.image, *self._size))
             self._chunk.append(frame)
-            if self._source.live or self._hungry or len(self._chunk) >= CHUNK:
+            if self._source.live or self._hungry or len(self._chunk) >= READ_CHUNK:
                 self._hand_over(self._chunk)
                 self._chunk = []
         if self._chunk:
@@ -153,4 +150,4 @@ class Pace:
 
     def next(self, now: float) -> None:
         """Counts one frame as given at `now`."""
-        self.due_at = max(self.due_at, now - CATCH_UP_S) + self._interval_s
+        self.due_at = max(self.due_at, now - INPUT_CATCH_UP_S) + self._interval_s
