@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from mdi_exit_ros.cli.evaluate import evaluate
 from mdi_exit_ros.errors import ConfigurationError, DataError, ModelError
 from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.simulation.recording import load_recording
 
 
 def report(tmp_path: Path, *arguments: str) -> dict[str, object]:
@@ -49,6 +50,17 @@ def test_target_accuracy_trades_cost_for_accuracy(tmp_path: Path, tiny_archive: 
     cheapest = report(tmp_path, "--data", str(tiny_archive), "--thresholds", "0,0,0,0", "--backend", "torch")
     assert cheapest["exits"] == [1.0, 0.0, 0.0, 0.0, 0.0]
     assert cheapest["accuracy"] == cheapest["accuracy_exits"][0]  # type: ignore[index]
+
+
+def test_what_every_exit_said_is_recorded(tmp_path: Path, tiny_archive: Path) -> None:
+    path = tmp_path / "new" / "recording.npz"
+    figures = report(tmp_path, "--data", str(tiny_archive), "--record", str(path))
+    recording = load_recording(path)
+    assert (len(recording), recording.model_id) == (figures["images"], figures["model_id"])
+    assert recording.correct.mean(axis=0).tolist() == pytest.approx(figures["accuracy_exits"])
+    thresholds = [*figures["thresholds"], 0.0]  # type: ignore[misc]
+    taken = (recording.confidence >= thresholds).argmax(axis=1)
+    assert [(taken == number).mean() for number in range(5)] == pytest.approx(figures["exits"], abs=0.01)
 
 
 def test_encodings_are_compared_at_every_cut(tmp_path: Path, tiny_archive: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.backbones import backbone_layers, known_backbones
+from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.simulation.recording import load_recording
 
 EXAMPLE = share_directory() / "examples" / "own_backbone"
 
@@ -57,6 +59,10 @@ def test_example_is_installed_trained_profiled_and_calibrated(
     mdi_exit("calibrate", "--model", str(model), "--data", str(images), *calibration, packages=packages)
     document = json.loads((tmp_path / "c.json").read_text())
     assert (document["validation"]["images"], document["test"]["images"]) == (10, 12)  # those that training held out
+    recording = load_recording(model / "recording.npz")
+    assert recording.confidence.shape == (10, 3)
+    assert recording.correct.mean(axis=0).tolist() == pytest.approx(document["validation"]["accuracy_exits"])
+    assert recording.model_id == load_card(model).model_id
     evaluation = ["--data", str(tiny_archive), "--json", str(tmp_path / "e.json")]
     mdi_exit("evaluate", "--model", str(model), *evaluation, packages=packages)
     card = json.loads((model / "model.json").read_text())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+from mdi_exit_ros.cli.output import json_option, wide_console, writable, write_json
 from mdi_exit_ros.codec import ENCODINGS
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ CURVE_ROWS = 10
     "--record",
     "recording_path",
     type=click.Path(path_type=Path, dir_okay=False),
+    callback=writable,
     help="Also write here what every exit said about every image, for mdi-exit simulate.",
 )
 @json_option("Also write the figures here.")
