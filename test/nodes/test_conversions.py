@@ -173,6 +173,8 @@ def test_worker_report_comes_back_as_it_was():
             StreamReport(SOURCE, True, MOST, 3, 0, 1.0, 0.5, 2.0, 0.25, -1.0),
             StreamReport(PeerId("worker2", 1), False, 0, 0, 9),
         ),
+        backlog_s=1234.5,
+        prepared_model_id="def",
     )
     message = over_the_wire(convert.worker_report_to_message(report, 1 << 33, 1.5))
     assert convert.worker_report_from_message(message) == report
@@ -190,6 +192,7 @@ def test_worker_report_comes_back_as_it_was():
         ("sent", [BIG], "sent of at most"),
         ("stamp", math.nan, "finite stamp"),
         ("busy_s", math.inf, "finite busy_s"),
+        ("backlog_s", math.nan, "finite backlog_s"),
         ("service_time_s", math.nan, "finite service_time_s"),
         ("echo_hold_s", [math.inf], "finite echo_hold_s"),
         ("transfer_delay_s", [math.nan], "finite transfer_delay_s"),
@@ -283,6 +286,9 @@ def policy(**changes) -> AppliedPolicy:
         smoothing=0.25,
         allocation=(("w1", (1, 2)), ("w2", ()), ("w3", (3, 4, 5))),
         allocation_final=False,
+        model="mobilenetv2_fast",
+        model_id="def",
+        model_final=False,
     )._replace(**changes)
 
 

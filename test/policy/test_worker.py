@@ -1012,6 +1012,15 @@ def test_status_tells_load_and_work_done() -> None:
     assert (report.counters.received_total, report.counters.served, report.counters.answered) == (4, 1, 1)
 
 
+def test_status_tells_the_integral_of_the_backlog() -> None:
+    core, camera = busy_worker(service_s=0.5)
+    before = report_of(core.handle(Tick(), 1.0)).backlog_s
+    camera.send(2, 1.0)
+    held = core.held
+    report = report_of(core.handle(Tick(), 3.0))
+    assert report.backlog_s - before == pytest.approx(2.0 * held)
+
+
 def test_idle_worker_says_so() -> None:
     assert report_of(ready_worker().handle(Tick(), 1.0)).busy_s == 0.0
 

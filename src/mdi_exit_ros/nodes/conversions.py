@@ -290,6 +290,8 @@ def worker_report_to_message(report: WorkerReport, rss_bytes: int, cpu_s: float)
         stamp=report.stamp,
         input_queue=report.input_queue,
         output_queue=report.output_queue,
+        backlog_s=report.backlog_s,
+        prepared_model_id=report.prepared_model_id,
         service_time_s=report.service_time_s,
         segment_service_time_s=array.array("f", report.segment_service_time_s),
         busy_s=report.busy_s,
@@ -329,6 +331,7 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
             service_time_s=message.service_time_s,
             segment_service_time_s=message.segment_service_time_s,
             busy_s=message.busy_s,
+            backlog_s=message.backlog_s,
             cpu_s=message.cpu_s,
             echo_stamp=message.echo_stamp,
             echo_hold_s=message.echo_hold_s,
@@ -369,6 +372,8 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
             policy_version=message.policy_version,
             counters=counters,
             streams=streams,
+            backlog_s=message.backlog_s,
+            prepared_model_id=message.prepared_model_id,
         )
 
 
@@ -460,6 +465,9 @@ def policy_to_message(policy: AppliedPolicy) -> Policy:
         allocation_count=array.array("B", [len(segments) for _, segments in policy.allocation]),
         allocation_segment=array.array("B", [segment for _, segments in policy.allocation for segment in segments]),
         allocation_final=policy.allocation_final,
+        model=policy.model,
+        model_id=policy.model_id,
+        model_final=policy.model_final,
     )
 
 
@@ -487,6 +495,9 @@ def policy_from_message(message: Policy, num_segments: int) -> AppliedPolicy:
             smoothing=message.smoothing,
             allocation=_allocation(message, num_segments),
             allocation_final=message.allocation_final,
+            model=message.model,
+            model_id=message.model_id,
+            model_final=message.model_final,
         )
 
 

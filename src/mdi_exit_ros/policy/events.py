@@ -54,7 +54,12 @@ class WorkerCounters(NamedTuple):
 
 
 class WorkerReport(NamedTuple):
-    """One WorkerStatus: load, acknowledgements and credit of a worker."""
+    """One WorkerStatus: load, acknowledgements and credit of a worker.
+
+    Attributes:
+        backlog_s: integral of I + O over the life of the worker (frames x s).
+        prepared_model_id: model that is loaded beside `model_id`; empty when none is.
+    """
 
     worker: PeerId
     model_id: str
@@ -69,6 +74,8 @@ class WorkerReport(NamedTuple):
     policy_version: int
     counters: WorkerCounters
     streams: tuple[StreamReport, ...]
+    backlog_s: float = 0.0
+    prepared_model_id: str = ""
 
 
 class LedgerCounts(NamedTuple):
@@ -116,7 +123,8 @@ Allocation = tuple[tuple[str, tuple[int, ...]], ...]  # workers, and the segment
 class AppliedPolicy(NamedTuple):
     """One Policy: what a controller applies. Thresholds are T_e^1..T_e^(K-1); intervals in s, 0 admits at once.
 
-    Workers named in `allocation` load what they shall hold; once it is final they drop everything else.
+    Workers named in `allocation` load what they shall hold; once it is final they drop everything else. Workers load
+    `model` beside what they run; once it is final sources and workers change to it. An empty `model` asks for none.
     """
 
     controller: PeerId
@@ -130,6 +138,9 @@ class AppliedPolicy(NamedTuple):
     smoothing: float
     allocation: Allocation = ()
     allocation_final: bool = True
+    model: str = ""
+    model_id: str = ""
+    model_final: bool = True
 
     def interval_for(self, source: str) -> float:
         """Admission interval mu (s) of the named source."""

@@ -141,6 +141,7 @@ class WorkerCore:
         self._settings = setup.settings
         self._rng = rng
         self._now = 0.0
+        self._backlog_s = 0.0
         self._segments = setup.segments
         self._loading: frozenset[int] = frozenset()
         self._wanted: list[WorkerAction] = []
@@ -187,6 +188,7 @@ class WorkerCore:
 
     def handle(self, event: WorkerEvent, now: float) -> list[WorkerAction]:
         """Takes in one event at time `now` (s, never decreasing) and says what to do."""
+        self._backlog_s += (self._load + len(self._output)) * (now - self._now)
         self._now = now
         opened: list[WorkerAction] = []
         match event:
@@ -727,6 +729,7 @@ class WorkerCore:
                     policy_version=self._policies.current.version if self._policies.current else 0,
                     counters=WorkerCounters(**self._counts),
                     streams=self._streams(now),
+                    backlog_s=self._backlog_s,
                 )
             )
         ]
