@@ -1014,11 +1014,10 @@ def test_status_tells_load_and_work_done() -> None:
 
 def test_status_tells_the_integral_of_the_backlog() -> None:
     core, camera = busy_worker(service_s=0.5)
-    before = report_of(core.handle(Tick(), 1.0)).backlog_s
-    camera.send(2, 1.0)
+    before = report_of(core.handle(Tick(), 2.0)).backlog_s
+    camera.send(2, 2.0)
     held = core.held
-    report = report_of(core.handle(Tick(), 3.0))
-    assert report.backlog_s - before == pytest.approx(2.0 * held)
+    assert report_of(core.handle(Tick(), 4.0)).backlog_s - before == pytest.approx(2.0 * held) and held
 
 
 def test_idle_worker_says_so() -> None:
