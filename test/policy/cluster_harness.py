@@ -10,23 +10,32 @@ from collections.abc import Callable
 from typing import Any
 
 from mdi_exit_ros.policy.actions import (
+    ChangeModel,
     CloseFrame,
     Finished,
     Forget,
+    LoadModel,
     PublishPolicy,
     PublishSourceReport,
     PublishWorkerReport,
     RunBatch,
     SendAnswers,
     SendTasks,
+    ShowModel,
     Warn,
 )
+from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
     AppliedPolicy,
     FramesOffered,
     InputEnded,
+    ModelFacts,
+    ModelLoaded,
+    ModelWanted,
     ServiceDone,
+    SetPoints,
     SourceReport,
     TasksReceived,
     Tick,
@@ -36,7 +45,8 @@ from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import Mode, PeerId, Status, Strategy
 
-MODEL = "model-a"
+MODEL, OTHER_MODEL = "model-a", "model-b"
+LOAD_S = 0.05
 NUM_SEGMENTS = 5
 MESH = {"w1": ("w2", "w3"), "w2": ("w1", "w3"), "w3": ("w1", "w2")}
 RING = {"w1": ("w2",), "w2": ("w3",), "w3": ("w1",)}
@@ -89,6 +99,8 @@ class Cluster:
         self._wakes: dict[str, float] = {}
         self._arrivals: dict[str, float] = {}
         self.workers: dict[str, WorkerCore] = {}
+        self.controller: ControllerCore | None = None
+        self.models: set[str] = set()  # that batches were run with
         entries = ("w1",) if strategy is Strategy.LOCAL else tuple(topology)
         self.source = SourceCore(
             SourceSetup(PeerId("cam", 7), MODEL, NUM_SEGMENTS, entries, total=frames, settings=self.source_settings)
@@ -111,11 +123,22 @@ class Cluster:
             do()
         return self
 
-    def start_worker(self, name: str) -> None:
+    def start_controller(self) -> None:
+        """From now on a controller publishes its policy."""
+        setup = ControllerSetup(PeerId("ctl", 1), NUM_SEGMENTS, model=MODEL, model_id=MODEL)
+        points = SetPoints(Mode.MANUAL, (0.8,) * (NUM_SEGMENTS - 1), 0.0, 0.0)
+        self.controller = ControllerCore(setup, AdaptationSettings(), points)
+        self.tell_controller(Tick())
+
+    def want_model(self, model: str) -> None:
+        """A user has the cluster change to a model."""
+        self.tell_controller(ModelWanted(ModelFacts(model, model, (0.7,) * (NUM_SEGMENTS - 1))))
+
+    def start_worker(self, name: str, model: str = MODEL) -> None:
         """A first or new life of the worker."""
         setup = WorkerSetup(
             me=PeerId(name, self.rng.getrandbits(62)),
-            model_id=MODEL,
+            model_id=model,
             num_segments=NUM_SEGMENTS,
             segments=frozenset(self.segments.get(name, set(range(1, NUM_SEGMENTS + 1)))),
             input_nbytes=(3072, 24000, 8000, 6000, 4000),
@@ -154,6 +177,20 @@ class Cluster:
             self._perform_source(action)
         self._wake("cam", self.source.next_deadline(), lambda: self.tell_source(Tick()))
 
+    def tell_controller(self, event: Any) -> None:
+        if self.controller is None:
+            return
+        for action in self.controller.handle(event, self.now):
+            self.trace.append(f"{self.now:.6f} ctl {action}")
+            match action:
+                case PublishPolicy(policy):
+                    for name in self.topology:
+                        self.at(self.now + 0.0007, lambda name=name, policy=policy: self.tell_worker(name, policy))
+                    self.at(self.now + 0.0007, lambda policy=policy: self.tell_source(policy))
+                case ShowModel() | Warn():
+                    pass
+        self._wake("ctl", self.controller.next_deadline(), lambda: self.tell_controller(Tick()))
+
     def _wake(self, name: str, deadline: float | None, do: Callable[[], None]) -> None:
         if deadline is None or self._wakes.get(name, -1.0) == deadline:
             return
@@ -169,6 +206,7 @@ class Cluster:
     def _perform_worker(self, name: str, core: WorkerCore, action: Any) -> None:
         match action:
             case RunBatch(_, tasks):
+                self.models.add(core.setup.model_id)
                 self.served_by[name] = self.served_by.get(name, 0) + len(tasks)
                 if name in self.compute_hangs:
                     return
@@ -176,8 +214,15 @@ class Cluster:
                 confidences = tuple(self.rng.random() for _ in tasks)
                 done = ServiceDone(confidences, (0,) * len(tasks), duration)
                 self.at(self.now + duration, lambda: self._if_alive(name, core, done))
+            case LoadModel(_, model_id):
+                loaded = ModelLoaded(model_id)
+                self.at(self.now + LOAD_S, lambda: self._if_alive(name, core, loaded))
+            case ChangeModel(_, model_id):
+                assert not core.held
+                self.start_worker(name, model_id)
+                self.at(self.now, lambda: self.tell_worker(name, Tick()))
             case SendTasks():
-                self._deliver_tasks(core.setup.me, action)
+                self._deliver_tasks(core.setup, action)
             case SendAnswers():
                 event = AnswersReceived(core.setup.me, *action)
                 self._deliver(name, lambda: self.tell_source(event))
@@ -191,22 +236,23 @@ class Cluster:
     def _perform_source(self, action: Any) -> None:
         match action:
             case SendTasks():
-                self._deliver_tasks(self.source.setup.me, action)
+                self._deliver_tasks(self.source.setup, action)
             case CloseFrame():
                 self.ends.setdefault(action.sequence, []).append(action)
             case PublishSourceReport(report):
                 self._broadcast(report, sender="cam")
             case Finished():
                 self.finished = True
-            case Warn() | PublishPolicy():
+            case Warn() | PublishPolicy() | ChangeModel():
                 pass
 
     def _if_alive(self, name: str, core: WorkerCore, event: Any) -> None:
         if self.workers.get(name) is core:
             self.tell_worker(name, event)
 
-    def _deliver_tasks(self, sender: PeerId, action: SendTasks) -> None:
-        event = TasksReceived(sender, action.receiver.incarnation, action.sent_total, action.stamp, MODEL, action.tasks)
+    def _deliver_tasks(self, setup: WorkerSetup | SourceSetup, action: SendTasks) -> None:
+        sender, model = setup.me, setup.model_id
+        event = TasksReceived(sender, action.receiver.incarnation, action.sent_total, action.stamp, model, action.tasks)
         self._deliver(sender.name + action.receiver.name, lambda: self.tell_worker(action.receiver.name, event))
 
     def _deliver(self, stream: str, do: Callable[[], None]) -> None:
@@ -224,6 +270,7 @@ class Cluster:
             self.at(self.now + 0.0007, lambda name=name: self.tell_worker(name, report))
         if sender != "cam":
             self.at(self.now + 0.0007, lambda: self.tell_source(report))
+        self.at(self.now + 0.0007, lambda: self.tell_controller(report))
 
     def _offer(self) -> None:
         if self.offered >= self.frames:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from mdi_exit_ros.codec import ENCODINGS
@@ -25,12 +26,23 @@ def simulated_model(scenario: Scenario) -> SimulatedModel:
         DataError: no recording, or one of another model.
     """
     card = load_card(scenario.model)
+    others = {event.model: load_card(event.model) for event in scenario.events if event.model is not None}
+    for other in others.values():
+        other.check_takes_place_of(card)
+    path = Path(scenario.recording) if scenario.recording else card.directory / RECORDING_NAME
+    return dataclasses.replace(
+        _of_card(card, scenario, path),
+        others={name: _of_card(other, scenario, other.directory / RECORDING_NAME) for name, other in others.items()},
+    )
+
+
+def _of_card(card: ModelCard, scenario: Scenario, path: Path) -> SimulatedModel:
+    """The network of a card; `path` is its recording."""
     profile = profile_of(card, scenario.profile)
     if scenario.backend is None:
         times = profile.fastest(scenario.precision)
     else:
         times = profile.of(scenario.backend, scenario.precision)
-    path = Path(scenario.recording) if scenario.recording else card.directory / RECORDING_NAME
     recording = load_recording(path)
     if recording.model_id != card.model_id:
         raise ConfigurationError(

@@ -144,6 +144,23 @@ class ModelCard(_Frozen):
         """The files with the weights."""
         return tuple(self.directory / name for name in self.weights_files)
 
+    def check_takes_place_of(self, other: ModelCard) -> None:
+        """Whether a running cluster can change from `other` to this model.
+
+        Raises:
+            ModelError: input, classes or number of segments differ.
+        """
+        for what, own, its in (
+            ("classes", self.class_names, other.class_names),
+            ("input shape", self.input_shape, other.input_shape),
+            ("number of segments", self.num_segments, other.num_segments),
+        ):
+            if own != its:
+                raise ModelError(
+                    f"model {self.name!r} cannot take the place of {other.name!r} in a running cluster: expected the "
+                    f"{what} {its}, got {own}; start the cluster anew with it"
+                )
+
     def input_shape_of(self, segment: int) -> tuple[int, int, int]:
         """Shape of one frame's input of `segment` 1..K: (H, W, 3) uint8 for the first, else (C, H, W) float32."""
         return self.input_shape if segment == 1 else self.feature_shapes[segment - 2]

@@ -35,7 +35,7 @@ from mdi_exit_ros.nodes.serialized import SENDERS_MAX, NewestOfEach, deserialize
 from mdi_exit_ros.nodes.summary import worker_statistics, write
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE, compressed
 from mdi_exit_ros.parameter import parameter
-from mdi_exit_ros.policy.actions import CloseFrame, PublishSourceReport, SendTasks, SourceAction
+from mdi_exit_ros.policy.actions import ChangeModel, CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.cadence import LINGER_S, LOOK_S
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
@@ -108,6 +108,7 @@ class CameraSource(CoreNode):
     def start(self) -> SourceCore:
         """A new core and its reader thread."""
         self._me = self.new_life()
+        self._model_name = self.card.name
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
         self._other_workers = NewestOfEach(WorkerStatus)
@@ -273,8 +274,13 @@ class CameraSource(CoreNode):
             case SendTasks():
                 images = (self._frames[task.frame.sequence][0] for task in action.tasks)
                 values = [image[np.newaxis] for image in images if image is not None]
-                message = tasks_to_message(action, self._me, self.card.model_id, time.monotonic(), values)
+                assert self.core is not None
+                model_id = self.core.setup.model_id
+                message = tasks_to_message(action, self._me, model_id, time.monotonic(), values)
                 self._tasks[action.receiver.name].publish(message)
+            case ChangeModel():
+                self._model_name = Path(action.model).name
+                self.get_logger().info(f"{self.cluster_name}: goes on with model {self._model_name}")
             case CloseFrame():
                 _, header = self._frames.pop(action.sequence)
                 self._closed += 1
@@ -297,8 +303,8 @@ class CameraSource(CoreNode):
             "source": self.cluster_name,
             "input": self.config.input,
             "input_hash": self._input.content_hash,
-            "model": self.card.name,
-            "model_id": self.card.model_id,
+            "model": self._model_name,
+            "model_id": core.setup.model_id,
         }
         mine = summarise(core.summary(), self._closed_at - began, self._steady.fps, facts)
         return with_workers(mine, {name: worker_statistics(status) for name, status in self._workers.items()})

@@ -14,7 +14,7 @@ from rclpy.parameter import Parameter
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.errors import MdiExitError, MessageError
-from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
     cluster_to_message,
@@ -29,12 +29,12 @@ from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_
 from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import DIAGNOSTICS
 from mdi_exit_ros.parameter import check, on_grid, parameter
-from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy
+from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, ShowModel
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.cadence import CLUSTER_PERIOD_S, REPORT_PERIOD_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
-from mdi_exit_ros.policy.events import AppliedPolicy, SetPoints, SetPointsChanged
+from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelWanted, SetPoints, SetPointsChanged
 from mdi_exit_ros.task import Mode
 
 SLOW_PERIOD_S = 1.0  # of diagnostics and of applied.*
@@ -45,6 +45,10 @@ APPLIED = "applied."
 @dataclasses.dataclass(frozen=True)
 class ControllerConfig(NodeConfig):
     """Parameters of a controller besides those of adaptation and the thresholds."""
+
+    model: str = parameter(
+        "mobilenetv2", "shipped model, or folder with a model.json; changed here, the whole cluster changes", live=True
+    )
 
     priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
     home: str = parameter("", "worker that frames enter, for adaptive_allocation")
@@ -85,11 +89,14 @@ class Controller(CoreNode):
         self.set_points = declare(self, SetPointConfig)
         self.settings = declare(self, AdaptationSettings)
         self.card = load_card(self.config.model)
+        self._cards = {self.config.model: self.card}
+        self._model_name = self.config.model
         self.thresholds = [
-            float(declare_one(self, f"{THRESHOLD}{exit_number}", on_grid(THRESHOLD_INFO, default), THRESHOLD_INFO))
-            for exit_number, default in enumerate(self.card.default_thresholds, 1)
+            float(declare_one(self, f"{THRESHOLD}{exit_number}", default, THRESHOLD_INFO))
+            for exit_number, default in enumerate(_facts(self._model_name, self.card).exit_thresholds, 1)
         ]
         self._mirroring = False
+        self._settled: ShowModel | None = None
         self._applied: AppliedPolicy | None = None
         self._slow_at = self._cluster_at = self._reported_at = float("-inf")
         for name, value in self._mirror(None).items():
@@ -121,15 +128,18 @@ class Controller(CoreNode):
 
     def start(self) -> ControllerCore:
         """A new core with the set-points as they are."""
+        facts = _facts(self._model_name, self.card)
         setup = ControllerSetup(
             me=self.new_life(),
             num_segments=self.card.num_segments,
             priority=self.config.priority,
-            curve=tuple((point.accuracy, point.thresholds) for point in self.card.threshold_curve),
+            model=facts.model,
+            model_id=facts.model_id,
+            curve=facts.curve,
             allocation=AllocationSetup(
                 home=self.config.home,
                 successors=successors_of(self.config.edges),
-                segment_costs=self.card.segment_costs,
+                segment_costs=facts.segment_costs,
             ),
         )
         return ControllerCore(setup, self.settings, self._asked())
@@ -166,6 +176,9 @@ class Controller(CoreNode):
             reason = "applied.* shows what is applied: change the set-point without `applied.` instead"
             return SetParametersResult(successful=False, reason=reason)
         try:
+            if "model" in values and not self._mirroring:
+                self._cards[values["model"]] = card = load_card(values["model"])
+                card.check_takes_place_of(self.card)
             check(changed(self.set_points, values))
             check(changed(self.settings, values))
         except MdiExitError as error:
@@ -181,6 +194,13 @@ class Controller(CoreNode):
             self.thresholds[index] = values.get(f"{THRESHOLD}{index + 1}", self.thresholds[index])
         if before != (self.set_points, self.settings, self.thresholds):
             self.feed(SetPointsChanged(self._asked(), self.settings))
+        if "model" in values and not self._mirroring:
+            with self.condition:
+                facts = _facts(values["model"], self._cards[values["model"]])
+                if self.core is None:
+                    self.perform(ShowModel(facts.model, facts.exit_thresholds))
+                else:
+                    self.feed(ModelWanted(facts))
 
     def _mirror(self, policy: AppliedPolicy | None) -> dict[str, Any]:
         thresholds = policy.exit_thresholds if policy is not None else tuple(self.thresholds)
@@ -193,11 +213,13 @@ class Controller(CoreNode):
 
     def _show_applied(self) -> None:
         """On the executor's thread, as every change of parameters; publishes under no lock."""
-        shown = self._mirror(self._applied)
+        shown = {APPLIED + name: value for name, value in self._mirror(self._applied).items()}
+        if self._settled is not None:
+            settled, self._settled = self._settled, None
+            shown["model"] = settled.model
+            shown |= {f"{THRESHOLD}{number}": value for number, value in enumerate(self.thresholds, 1)}
         news = [
-            Parameter(APPLIED + name, value=value)
-            for name, value in shown.items()
-            if self.get_parameter(APPLIED + name).value != value
+            Parameter(name, value=value) for name, value in shown.items() if self.get_parameter(name).value != value
         ]
         if news:
             self._mirroring = True
@@ -214,6 +236,11 @@ class Controller(CoreNode):
             case PublishPolicy():
                 self._applied = action.policy
                 self._policy.publish(policy_to_message(action.policy))
+            case ShowModel():
+                self._settled = action
+                self._model_name, self.card = action.model, self._cards[action.model]
+                self.thresholds = list(action.exit_thresholds)
+                self.get_logger().info(f"the cluster's model is {action.model}, thresholds {self.thresholds}")
             case _:
                 assert_never(action)  # type: ignore[arg-type]  # Warn ends in CoreNode
 
@@ -231,6 +258,17 @@ class Controller(CoreNode):
                 self._slow_at = now
                 self._diagnostics.publish(diagnose(cluster, self.get_clock().now().to_msg()))
         return min(self._reported_at + REPORT_PERIOD_S, self._cluster_at + CLUSTER_PERIOD_S)
+
+
+def _facts(name: str, card: ModelCard) -> ModelFacts:
+    """What the core knows of a model; thresholds as parameters have them, in the steps of a slider."""
+    return ModelFacts(
+        model=name,
+        model_id=card.model_id,
+        exit_thresholds=tuple(on_grid(THRESHOLD_INFO, default) for default in card.default_thresholds),
+        curve=tuple((point.accuracy, point.thresholds) for point in card.threshold_curve),
+        segment_costs=card.segment_costs,
+    )
 
 
 def _longest_interval(policy: AppliedPolicy | None) -> float:

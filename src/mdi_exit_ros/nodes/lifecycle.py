@@ -250,7 +250,11 @@ class CoreNode(LifecycleNode):
     def _begin(self) -> None:
         self.finished.clear()
         with self.condition:
-            self.core = core = self.start()
+            self.carry_on(self.start())
+
+    def carry_on(self, core: Core) -> None:
+        """From now on this core decides; under the lock."""
+        self.core = core
         self._ticker = self.run_thread(self._tick, core, name="ticker")
 
     def _end(self) -> None:

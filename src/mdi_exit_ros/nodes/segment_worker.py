@@ -11,15 +11,14 @@ import time
 from functools import partial
 from typing import Any, assert_never
 
-import numpy as np
 import psutil
 from rclpy.publisher import Publisher
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import ENCODINGS, CodecError
 from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
-from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput, SegmentRunner
-from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, load_segments, resolve_backend
+from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
+from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, resolve_backend
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
@@ -36,11 +35,14 @@ from mdi_exit_ros.nodes.conversions import (
     worker_report_to_message,
 )
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
+from mdi_exit_ros.nodes.loaded_model import Backend, LoadedModel, load_model, load_wanted
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.tensors import TensorStore, spans
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import (
+    ChangeModel,
     Forget,
+    LoadModel,
     LoadSegments,
     PublishWorkerReport,
     RunBatch,
@@ -48,7 +50,7 @@ from mdi_exit_ros.policy.actions import (
     SendTasks,
     WorkerAction,
 )
-from mdi_exit_ros.policy.events import SegmentsLoaded, ServiceDone, ServiceFailed
+from mdi_exit_ros.policy.events import AppliedPolicy, ModelLoaded, SegmentsLoaded, ServiceDone, ServiceFailed
 from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.profile import times_here
@@ -101,35 +103,18 @@ class SegmentWorker(CoreNode):
     def open(self) -> None:
         """Loads the segments and opens the endpoints."""
         config = self.config
-        self.card = load_card(config.model)
-        threads = _bind(config)
-        segments = tuple(config.segments) or tuple(range(1, self.card.num_segments + 1))
+        card = load_card(config.model)
+        lanes = _bind(config)
+        segments = tuple(config.segments) or tuple(range(1, card.num_segments + 1))
         if self.cluster_name in config.neighbours:
             raise ConfigurationError(f"neighbours: {self.cluster_name} cannot be its own neighbour")
         self.get_logger().info(
-            f"{self.cluster_name}: loading segments {list(segments)} of {self.card.name} ({self.card.model_id}), "
+            f"{self.cluster_name}: loading segments {list(segments)} of {card.name} ({card.model_id}), "
             f"{config.strategy}, neighbours {config.neighbours or 'none'}"
         )
-        self._lanes = threads
-        self._loaded = segments
-        shapes = [self.card.input_shape_of(segment) for segment in range(1, self.card.num_segments + 1)]
-        self._inputs = [(shape, "float32" if index else "uint8") for index, shape in enumerate(shapes)]
-        self._runner = self._load(segments)
-        self._setup = WorkerSetup(
-            me=PeerId(self.cluster_name, 0),
-            model_id=self.card.model_id,
-            num_segments=self.card.num_segments,
-            segments=frozenset(segments),
-            input_nbytes=tuple(
-                self.card.input_nbytes_of(segment, config.encoding) for segment in range(1, self.card.num_segments + 1)
-            ),
-            neighbours=tuple(config.neighbours),
-            strategy=Strategy(config.strategy),
-            exits_enabled=config.exits,
-            exit_thresholds=self.card.default_thresholds,
-            settings=self.settings,
-            service_times=self._expected_times(segments),
-        )
+        self._backend = Backend(config.backend, config.precision, config.device, lanes, self.settings.batch_max)
+        self._model = load_model(card, segments, self._backend)
+        self._next_model: LoadedModel | None = None
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
         self.open_subscription(
@@ -140,58 +125,89 @@ class SegmentWorker(CoreNode):
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self.get_logger().info(f"{self.cluster_name}: ready")
 
-    def _load(self, segments: tuple[int, ...]) -> SegmentRunner:
-        """Loads segments and runs each once on the largest batch, so that memory is taken now and not under load."""
-        config = self.config
-        runner = load_segments(
-            self.card,
-            segments,
-            backend=config.backend,
-            precision=config.precision,
-            lanes=self._lanes,
-            device=config.device,
+    def _setup_of(self, model: LoadedModel, me: PeerId) -> WorkerSetup:
+        config, card = self.config, model.card
+        return WorkerSetup(
+            me=me,
+            model_id=card.model_id,
+            num_segments=card.num_segments,
+            segments=frozenset(model.segments),
+            input_nbytes=tuple(
+                card.input_nbytes_of(segment, config.encoding) for segment in range(1, card.num_segments + 1)
+            ),
+            neighbours=tuple(config.neighbours),
+            strategy=Strategy(config.strategy),
+            exits_enabled=config.exits,
+            exit_thresholds=card.default_thresholds,
+            settings=self.settings,
+            service_times=self._expected_times(model),
         )
-        for segment in segments:
-            shape, dtype = self._inputs[segment - 1]
-            runner.run(segment, np.zeros((self.settings.batch_max, *shape), dtype))
-        return runner
 
-    def _load_beside(self, segments: tuple[int, ...]) -> None:
-        """On a thread of its own: loads more segments while the others go on."""
-        everything = tuple(sorted({*self._loaded, *segments}))
+    def _load_beside(self, model: LoadedModel, segments: tuple[int, ...]) -> None:
+        """On a thread of its own: loads more segments of the model while the others go on."""
         try:
-            runner = self._load(everything)
+            more = load_model(model.card, tuple(sorted({*model.segments, *segments})), self._backend)
         except MdiExitError as error:
             self.say_once(f"load:{segments}", f"{self.cluster_name}: cannot load segments {list(segments)}: {error}")
             self.feed(SegmentsLoaded(segments, loaded=False))
             return
         with self.condition:
-            self._loaded = everything
-            self._runner = self._compute.runner = runner
+            if self._model is not model:
+                return
+            self._model = more
+            self._compute.runner = more.runner
             self.feed(SegmentsLoaded(segments))
         self.get_logger().info(f"{self.cluster_name}: holds segments {list(segments)} too")
 
-    def _expected_times(self, segments: tuple[int, ...]) -> tuple[tuple[int, int, float], ...]:
+    def _load_wanted(self, wanted: LoadModel) -> None:
+        """On a thread of its own: loads another model while this one goes on."""
+        self.get_logger().info(f"{self.cluster_name}: loading model {wanted.model} ({wanted.model_id}) beside")
+        try:
+            model = load_wanted(wanted, self._model.card, self._backend)
+        except MdiExitError as error:
+            self.get_logger().error(f"{self.cluster_name}: cannot change to model {wanted.model}: {error}")
+            self.feed(ModelLoaded(wanted.model_id, loaded=False))
+            return
+        with self.condition:
+            self._next_model = model
+            self.feed(ModelLoaded(wanted.model_id))
+
+    def _change_model(self) -> None:
+        """A new life with the model that was loaded beside; the core has ended and holds nothing."""
+        assert self._next_model is not None
+        self._model, self._next_model = self._next_model, None
+        self._compute.runner = self._model.runner
+        self._tensors = TensorStore()
+        self.carry_on(self._new_core())
+        if self._policy is not None:
+            self.step(self._policy)
+        self.get_logger().info(f"{self.cluster_name}: runs model {self._model.card.name} now")
+
+    def _expected_times(self, model: LoadedModel) -> tuple[tuple[int, int, float], ...]:
         """Times of the profile of this computer, where there is one; see `WorkerSetup.service_times`."""
         config = self.config
         backend = resolve_backend(config.backend)
         try:
-            times = times_here(self.card.model_id, backend, config.precision, config.device)
+            times = times_here(model.card.model_id, backend, config.precision, config.device)
         except ConfigurationError as error:
             self.get_logger().warning(f"{self.cluster_name}: starts without measured times: {error}")
             return ()
         if times is None:
             return ()
-        return times.first_estimates(segments, self.settings.batch_max, partial(lanes_used, self._lanes))
+        return times.first_estimates(model.segments, self.settings.batch_max, partial(lanes_used, self._backend.lanes))
 
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""
         self._tensors = TensorStore()
         self._patient_until = time.monotonic() + PATIENCE_S
-        self._compute = Compute(self._runner, self._lanes, self._on_computed, self._on_failed)
+        self._policy: AppliedPolicy | None = None
+        self._compute = Compute(self._model.runner, self._backend.lanes, self._on_computed, self._on_failed)
         self._compute_thread = self.run_thread(self._compute.loop, name="compute")
+        return self._new_core()
+
+    def _new_core(self) -> WorkerCore:
         self._me = self.new_life()
-        return WorkerCore(dataclasses.replace(self._setup, me=self._me), random.Random(self._me.incarnation))
+        return WorkerCore(self._setup_of(self._model, self._me), random.Random(self._me.incarnation))
 
     def halt(self, core: Core) -> None:
         """Ends the compute thread."""
@@ -208,11 +224,12 @@ class SegmentWorker(CoreNode):
     def _on_tasks(self, data: bytes) -> None:
         now = time.monotonic()
         message = TASK_BATCH.read(data)
+        model = self._model
         try:
-            event = tasks_from_message(message, now, self.card.num_segments)
+            event = tasks_from_message(message, now, model.card.num_segments)
             batch = None
-            if event.tasks and event.model_id == self.card.model_id:
-                shape, dtype = self._inputs[message.next_segment - 1]
+            if event.tasks and event.model_id == model.card.model_id:
+                shape, dtype = model.inputs[message.next_segment - 1]
                 batch = tensor_from_message(message, shape, dtype)
         except (MessageError, CodecError):
             self.feed(rejection_of(message, now, Reason.BAD_INPUT))
@@ -240,7 +257,10 @@ class SegmentWorker(CoreNode):
             self.feed(report)
 
     def _on_policy(self, message: Policy) -> None:
-        self.feed(policy_from_message(message, self.card.num_segments))
+        policy = policy_from_message(message, self._model.card.num_segments)
+        with self.condition:
+            self._policy = policy
+            self.feed(policy)
 
     # ---- compute ---------------------------------------------------------------------------------------------
 
@@ -266,13 +286,17 @@ class SegmentWorker(CoreNode):
             case SendTasks():
                 values = spans(self._tensors.rows(action.tasks))
                 message = tasks_to_message(
-                    action, self._me, self.card.model_id, time.monotonic(), values, self.config.encoding
+                    action, self._me, self._model.card.model_id, time.monotonic(), values, self.config.encoding
                 )
                 self._tasks[action.receiver.name].publish(message)
             case SendAnswers():
                 self._answer(action)
             case LoadSegments():
-                self.run_thread(self._load_beside, action.segments, name="load")
+                self.run_thread(self._load_beside, self._model, action.segments, name="load")
+            case LoadModel():
+                self.run_thread(self._load_wanted, action, name="load")
+            case ChangeModel():
+                self._change_model()
             case Forget():
                 self._tensors.forget(action.tasks)
             case PublishWorkerReport():

@@ -22,6 +22,24 @@ class LoadSegments(NamedTuple):
     segments: tuple[int, ...]
 
 
+class LoadModel(NamedTuple):
+    """Load segments of another model beside what runs, without holding up the work; the end comes as ModelLoaded.
+
+    `model` is a name or folder, `model_id` the content hash that it must have.
+    """
+
+    model: str
+    model_id: str
+    segments: tuple[int, ...]
+
+
+class ChangeModel(NamedTuple):
+    """Go on with another model. A worker's life ends with this: a new one begins with what LoadModel has loaded."""
+
+    model: str
+    model_id: str
+
+
 class SendTasks(NamedTuple):
     """Send one batch: all tasks are of one source and wait for one segment. No tasks: open the stream.
 
@@ -89,6 +107,13 @@ class PublishPolicy(NamedTuple):
     policy: AppliedPolicy
 
 
+class ShowModel(NamedTuple):
+    """A change of model has ended: from now on these are the set-points, whatever was wanted."""
+
+    model: str
+    exit_thresholds: tuple[float, ...]
+
+
 class Warn(NamedTuple):
     """Tell the user once; `key` names the condition, so that the shell can say it once per key."""
 
@@ -96,6 +121,17 @@ class Warn(NamedTuple):
     text: str
 
 
-WorkerAction = RunBatch | LoadSegments | SendTasks | SendAnswers | Forget | PublishWorkerReport | Finished | Warn
-SourceAction = SendTasks | CloseFrame | PublishSourceReport | Finished | Warn
-ControllerAction = PublishPolicy | Warn
+WorkerAction = (
+    RunBatch
+    | LoadSegments
+    | LoadModel
+    | ChangeModel
+    | SendTasks
+    | SendAnswers
+    | Forget
+    | PublishWorkerReport
+    | Finished
+    | Warn
+)
+SourceAction = SendTasks | ChangeModel | CloseFrame | PublishSourceReport | Finished | Warn
+ControllerAction = PublishPolicy | ShowModel | Warn

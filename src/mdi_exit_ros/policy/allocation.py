@@ -122,6 +122,10 @@ class Allocator:
         self._unheard = {setup.home, *setup.successors}
         self._before: Allocation = ()
 
+    def weigh(self, segment_costs: tuple[float, ...]) -> None:
+        """Reckons with these costs from now on."""
+        self._setup = dataclasses.replace(self._setup, segment_costs=segment_costs)
+
     def step(self, reports: Mapping[str, WorkerReport], settings: AdaptationSettings, now: float) -> None:
         """Looks at the reports of the workers that are alive and run this model; `now` is in seconds."""
         setup = self._setup

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from typing import NamedTuple, assert_never
 
-from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, Warn
+from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, ShowModel, Warn
 from mdi_exit_ros.policy.admission import (
     AdaptationSettings,
     Curve,
@@ -19,12 +19,15 @@ from mdi_exit_ros.policy.allocation import AllocationSetup, Allocator
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     ControllerEvent,
+    ModelFacts,
+    ModelWanted,
     SetPoints,
     SetPointsChanged,
     SourceReport,
     Tick,
     WorkerReport,
 )
+from mdi_exit_ros.policy.model_change import PREPARE_TIMEOUT_S, ModelChange
 from mdi_exit_ros.task import Mode, PeerId, State
 
 REPEAT_S = 1.0  # the policy is published again as a sign of life
@@ -44,6 +47,7 @@ class ControllerSetup:
         me: name and incarnation of this life.
         num_segments: K.
         priority: of several controllers the highest counts, then the lowest name.
+        model, model_id: name or folder, and content hash, of the model that it was started with.
         curve: calibrated points (accuracy on validation data 0..1, thresholds T_e^1..T_e^(K-1)), cheap to accurate;
             empty when the model has none.
         allocation: what segments may be spread over, for `adaptive_allocation`.
@@ -52,6 +56,8 @@ class ControllerSetup:
     me: PeerId
     num_segments: int
     priority: int = 0
+    model: str = ""
+    model_id: str = ""
     curve: Curve = ()
     allocation: AllocationSetup = AllocationSetup()
     liveness_timeout_s: float = 1.5
@@ -113,13 +119,17 @@ class ControllerCore:
         self._intervals: dict[str, float] = {}
         self._looseness = LOOSEST
         self._allocator = Allocator(setup.allocation)
+        costs = setup.allocation.segment_costs
+        self._model = ModelChange(
+            ModelFacts(setup.model, setup.model_id, set_points.exit_thresholds, setup.curve, costs)
+        )
         self._version = 0
         self._published: AppliedPolicy | None = None
         self._published_at = float("-inf")
         self._adapted_at = float("-inf")
         self._started_at: float | None = None
         self._summed: tuple[float, int, int] = (float("-inf"), 0, 0)  # at, ok, offered
-        self._warnings: list[ControllerAction] = []
+        self._news: list[ControllerAction] = []
 
     def handle(self, event: ControllerEvent, now: float) -> list[ControllerAction]:
         """Takes in one event at time `now` (s, never decreasing) and says what to publish."""
@@ -132,6 +142,8 @@ class ControllerCore:
                     self._looseness = LOOSEST
                 self._set_points = event.set_points
                 self._settings = event.settings
+            case ModelWanted():
+                self._model.want(event.facts, now)
             case WorkerReport():
                 self._workers.pop(event.worker.name, None)
                 self._workers[event.worker.name] = (event, now)
@@ -170,6 +182,7 @@ class ControllerCore:
         points = self._set_points
         held = 1.0 / points.admission_rate_hz if points.admission_rate_hz > 0.0 else 0.0
         own = tuple(sorted(self._intervals.items())) if points.mode is Mode.RATE else ()
+        model, model_id, model_final = self._model.named
         return AppliedPolicy(
             controller=self.setup.me,
             priority=self.setup.priority,
@@ -182,6 +195,9 @@ class ControllerCore:
             smoothing=self._settings.smoothing,
             allocation=self._allocator.target,
             allocation_final=self._allocator.final,
+            model=model,
+            model_id=model_id,
+            model_final=model_final,
         )
 
     def cluster(self, now: float) -> ClusterSummary:
@@ -241,17 +257,41 @@ class ControllerCore:
             backlogs.append(backlog)
             if self._set_points.mode is Mode.RATE:
                 self._intervals[name] = self._next_interval(name, source, backlog)
-        self._allocator.step(
-            {
-                name: report
-                for name, (report, at) in self._workers.items()
-                if now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
-            },
-            self._settings,
-            now,
-        )
+        running = {
+            name: report
+            for name, (report, at) in self._workers.items()
+            if now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
+        }
+        # One change after the other: what is loaded for one must still be right when it is made.
+        if self._model.is_strange_to(running):
+            self._warn(
+                f"model:{self._model.agreed.model_id}",
+                f"this controller was started with model {self._model.agreed.model}, and no worker runs that: set its "
+                "parameter `model` to the one that all shall run",
+            )
+        if self._model.wanted is None:
+            self._allocator.step(running, self._settings, now)
+        elif self._allocator.final:
+            self._change_model(running, now)
         if self._set_points.mode is Mode.THRESHOLD and backlogs:
             self._looseness = next_interval(self._looseness, max(backlogs), self._settings, low=LOOSEST, high=1.0)
+
+    def _change_model(self, running: dict[str, WorkerReport], now: float) -> None:
+        wanted, missing = self._model.wanted, self._model.missing(running)
+        if wanted is None or not self._model.settle(running, now):
+            return
+        if self._model.agreed is wanted:
+            self._set_points = self._set_points._replace(exit_thresholds=wanted.exit_thresholds)
+            self._looseness = LOOSEST
+            self._intervals.clear()
+            self._allocator.weigh(wanted.segment_costs)
+        else:
+            self._warn(
+                f"model:{wanted.model_id}:{now}",
+                f"the model stays {self._model.agreed.model}: {', '.join(missing) or 'no worker'} did not load "
+                f"{wanted.model} within {PREPARE_TIMEOUT_S:.0f} s; the worker's log says why",
+            )
+        self._news.append(ShowModel(self._model.agreed.model, self._set_points.exit_thresholds))
 
     def _next_interval(self, name: str, source: SourceReport, backlog: int) -> float:
         # A source that offers on demand offers as slowly as it is admitted: half its interval leaves room to rise.
@@ -262,7 +302,7 @@ class ControllerCore:
         return next_interval(interval, backlog, self._settings, low=low, high=self._settings.interval_max_s)
 
     def _thresholds(self) -> tuple[float, ...]:
-        points, curve = self._set_points, self.setup.curve
+        points, curve = self._set_points, self._model.agreed.curve
         wanted = points.exit_thresholds
         if points.target_accuracy > 0.0 and curve:
             wanted, reached = thresholds_for_accuracy(points.target_accuracy, curve)
@@ -291,7 +331,7 @@ class ControllerCore:
     def _publish(self, now: float) -> list[ControllerAction]:
         applied = self.applied
         changed = self._published is None or applied != self._published
-        actions, self._warnings = self._warnings, []
+        actions, self._news = self._news, []
         if changed:
             self._version += 1
             applied = self._published = applied._replace(version=self._version)
@@ -316,4 +356,4 @@ class ControllerCore:
         )
 
     def _warn(self, key: str, text: str) -> None:
-        self._warnings.append(Warn(key, text))
+        self._news.append(Warn(key, text))

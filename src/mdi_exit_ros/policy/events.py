@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.admission import AdaptationSettings, Curve
 from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, State, Task
 
 
@@ -197,6 +197,13 @@ class SegmentsLoaded(NamedTuple):
     loaded: bool = True
 
 
+class ModelLoaded(NamedTuple):
+    """What LoadModel asked for can be run from now on; `loaded` false: it cannot, and the shell has said why."""
+
+    model_id: str
+    loaded: bool = True
+
+
 class Shutdown(NamedTuple):
     """The node is about to stop: everything held goes back with that reason."""
 
@@ -260,12 +267,37 @@ class SetPointsChanged(NamedTuple):
     settings: AdaptationSettings
 
 
+class ModelFacts(NamedTuple):
+    """What a controller knows of a model.
+
+    Attributes:
+        model: name or folder, as nodes find it.
+        model_id: content hash of partition and weights.
+        exit_thresholds: T_e^1..T_e^(K-1) to start with.
+        curve: calibrated points, see ControllerSetup.
+        segment_costs: K costs in any unit.
+    """
+
+    model: str
+    model_id: str
+    exit_thresholds: tuple[float, ...]
+    curve: Curve = ()
+    segment_costs: tuple[float, ...] = ()
+
+
+class ModelWanted(NamedTuple):
+    """A user wants the cluster to run another model, of the same input, classes and number of segments."""
+
+    facts: ModelFacts
+
+
 WorkerEvent = (
     TasksReceived
     | TasksRejected
     | ServiceDone
     | ServiceFailed
     | SegmentsLoaded
+    | ModelLoaded
     | WorkerReport
     | SourceReport
     | AppliedPolicy
@@ -275,4 +307,4 @@ WorkerEvent = (
 SourceEvent = (
     FramesOffered | FrameUnreadable | AnswersReceived | InputEnded | WorkerReport | AppliedPolicy | Shutdown | Tick
 )
-ControllerEvent = SetPointsChanged | WorkerReport | SourceReport | AppliedPolicy | Tick
+ControllerEvent = SetPointsChanged | ModelWanted | WorkerReport | SourceReport | AppliedPolicy | Tick

@@ -53,6 +53,14 @@ class Receiver:
             self.outbound.acknowledge(mine.received, mine.credit)
         return mine
 
+    def expect(self, model_id: str) -> None:
+        """From now on tasks need this model: until the worker reports that it runs it, it gets none."""
+        self._model_id = model_id
+        self.fits = self.is_open = False
+        self.ready_until = float("-inf")
+        if self.outbound is not None:
+            self.outbound.void()
+
     def ready(self, now: float) -> bool:
         """Alive, not stuck, and of the same model; credit and segments are another matter."""
         return now <= self.ready_until

@@ -10,7 +10,15 @@ from itertools import islice
 from typing import Any, Literal, assert_never
 
 from mdi_exit_ros.parameter import parameter
-from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, SourceAction, Warn
+from mdi_exit_ros.policy.actions import (
+    ChangeModel,
+    CloseFrame,
+    Finished,
+    PublishSourceReport,
+    SendTasks,
+    SourceAction,
+    Warn,
+)
 from mdi_exit_ros.policy.credits import Outbound
 from mdi_exit_ros.policy.estimation import smooth
 from mdi_exit_ros.policy.events import (
@@ -135,6 +143,7 @@ class SourceCore:
         self._heard: dict[str, tuple[PeerId, float]] = {}  # workers whose answers arrive, and their newest status
         self._home = setup.entries[0]
         self._policies = PolicySelector()
+        self._drains = False  # admits nothing until the frames of the old model have ended
         self._started_at: float | None = None
         self._worker_seen_at = 0.0
         self._next_admission_at = float("-inf")
@@ -182,6 +191,7 @@ class SourceCore:
             case _:
                 assert_never(event)
         self._expire(now)
+        self._follow_model(now)
         self._admit(now)
         self._drop(now)
         self._end()
@@ -233,6 +243,8 @@ class SourceCore:
         """What keeps waiting frames from being admitted, in words for the user; None when nothing does."""
         if not self._waiting and (self._settings.drop or not self._is_early):
             return None
+        if self._drains:
+            return "the last frames of the old model"
         outbound = self._target(now)
         if outbound is None:
             heard = self._entries[self._home].report is not None
@@ -299,6 +311,8 @@ class SourceCore:
             return
         opened = entry.hear(report, now)
         if not entry.fits:
+            if self._policies.current is not None and self._policies.current.model_id:
+                return  # on its way to the model that the policy names
             self._warn(
                 f"model:{report.worker.name}",
                 f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
@@ -330,6 +344,20 @@ class SourceCore:
                 return self._entries[name].outbound
         return None
 
+    def _follow_model(self, now: float) -> None:
+        """Changes to the model that the policy names, once the frames of the old one have ended."""
+        policy = self._policies.current
+        self._drains = policy is not None and policy.model_final and policy.model_id not in ("", self.setup.model_id)
+        if policy is None or not self._drains or self._ledger.in_flight or self._finished:
+            return
+        self.setup = dataclasses.replace(self.setup, model_id=policy.model_id)
+        for entry in self._entries.values():
+            entry.expect(policy.model_id)
+        self._drains = False
+        self._worker_seen_at = now
+        self._reported_at = float("-inf")  # the workers wait for this
+        self._actions.append(ChangeModel(policy.model, policy.model_id))
+
     def _admit(self, now: float) -> None:
         outbound = self._target(now)
         # A worker that never gives credit is none: frames would wait for it for ever.
@@ -351,6 +379,7 @@ class SourceCore:
         interval = self._interval_s
         while (
             self._waiting
+            and not self._drains
             and len(self._gathered) < room
             and now >= self._next_admission_at
             and self._ledger.in_flight < self._settings.in_flight_max

@@ -12,6 +12,7 @@ from typing import assert_never
 
 from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import (
+    ChangeModel,
     Finished,
     Forget,
     LoadSegments,
@@ -27,6 +28,7 @@ from mdi_exit_ros.policy.early_exit import leaves_here
 from mdi_exit_ros.policy.estimation import ServiceTimes
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
+    ModelLoaded,
     SegmentsLoaded,
     ServiceDone,
     ServiceFailed,
@@ -40,6 +42,7 @@ from mdi_exit_ros.policy.events import (
     WorkerEvent,
     WorkerReport,
 )
+from mdi_exit_ros.policy.model_change import PreparedModel
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
 from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
@@ -119,7 +122,7 @@ class WorkerSetup:
 class _Peer:
     """A node heard lately: its life, since when, and its newest status.
 
-    `hears` are the workers whose answers it hears, where it is a source.
+    `hears` are the workers whose answers it hears and `model_id` its model, where it is a source.
     """
 
     life: PeerId
@@ -127,6 +130,7 @@ class _Peer:
     stamp: float = -1.0
     heard_at: float = 0.0
     hears: frozenset[PeerId] = frozenset()
+    model_id: str = ""
 
 
 class WorkerCore:
@@ -144,6 +148,8 @@ class WorkerCore:
         self._backlog_s = 0.0
         self._segments = setup.segments
         self._loading: frozenset[int] = frozenset()
+        self._next_model = PreparedModel(setup.model_id)
+        self._exit_thresholds = setup.exit_thresholds
         self._wanted: list[WorkerAction] = []
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
         self._input = TaskQueue()
@@ -202,6 +208,9 @@ class WorkerCore:
                 self._on_service_failed()
             case SegmentsLoaded():
                 self._on_segments_loaded(event, now)
+            case ModelLoaded():
+                self._next_model.loaded(event)
+                self._reported_at = float("-inf")
             case WorkerReport():
                 opened = self._on_worker_report(event, now)
             case SourceReport():
@@ -219,7 +228,7 @@ class WorkerCore:
         served = [*opened, *self._flush(now), *started]
         self._awaited |= any(stream.is_low for stream in self._touched)
         self._touched.clear()
-        return [*served, *self._report(now), *self._end()]
+        return [*served, *self._report(now), *self._end(now)]
 
     def next_deadline(self) -> float | None:
         """When the next Tick is due (s), if nothing happens before; None when finished."""
@@ -371,6 +380,8 @@ class WorkerCore:
         opened = neighbour.hear(report, now)
         self._information += 1
         if not neighbour.fits:
+            if self._is_model_asked_for:
+                return []
             self._warn(
                 f"model:{name}",
                 f"{name} runs model {report.model_id}, this worker {self.setup.model_id}: "
@@ -397,6 +408,7 @@ class WorkerCore:
         source = self._hear_peer(self._sources, report.source, report.stamp, now)
         if source is None:
             return
+        source.model_id = report.model_id
         heard_before, source.hears = source.hears, frozenset(each.peer for each in report.streams if each.open)
         if self.setup.me not in source.hears:
             self._tell(report.source, None, now)
@@ -429,7 +441,12 @@ class WorkerCore:
             self._warn(
                 "controllers", "several controllers are alive: the highest priority counts, then the lowest name"
             )
-
+        policy = self._policies.current or policy
+        # Thresholds belong to a model: until this worker changes, its own hold.
+        if not policy.model_final or policy.model_id in ("", self.setup.model_id):
+            self._exit_thresholds = policy.exit_thresholds
+        if self._state is State.RUNNING and (load := self._next_model.ask(policy, self._segments)) is not None:
+            self._wanted.append(load)
         self._follow_allocation(now)
 
     def _on_segments_loaded(self, event: SegmentsLoaded, now: float) -> None:
@@ -730,6 +747,7 @@ class WorkerCore:
                     counters=WorkerCounters(**self._counts),
                     streams=self._streams(now),
                     backlog_s=self._backlog_s,
+                    prepared_model_id=self._next_model.prepared,
                 )
             )
         ]
@@ -775,11 +793,24 @@ class WorkerCore:
                 reports[outbound.receiver] = report._replace(sent=outbound.sent, transfer_delay_s=delay)
         return tuple(reports.values())
 
-    def _end(self) -> list[WorkerAction]:
-        if self._state is State.RUNNING or self._running or self._finished:
+    def _end(self, now: float) -> list[WorkerAction]:
+        policy = self._policies.current
+        if self._finished or self._running:
+            return []
+        if self._state is not State.RUNNING:
+            self._finished = True
+            return [Finished()]
+        if policy is None or self._held or not self._next_model.is_due(policy) or self._is_old_model_needed(now):
             return []
         self._finished = True
-        return [Finished()]
+        return [ChangeModel(policy.model, policy.model_id)]
+
+    def _is_old_model_needed(self, now: float) -> bool:
+        """Whether a source that is alive may still have frames of the model that is to be changed."""
+        return any(
+            source.model_id == self.setup.model_id and now - source.heard_at <= self._settings.liveness_timeout_s
+            for source in self._sources.values()
+        )
 
     def _warn(self, key: str, text: str) -> None:
         self._warnings.append(Warn(key, text))
@@ -788,10 +819,12 @@ class WorkerCore:
 
     @property
     def _thresholds(self) -> tuple[float, ...]:
-        if not self.setup.exits_enabled:
-            return ()
-        policy = self._policies.current
-        return policy.exit_thresholds if policy is not None else self.setup.exit_thresholds
+        return self._exit_thresholds if self.setup.exits_enabled else ()
+
+    @property
+    def _is_model_asked_for(self) -> bool:
+        """Whether the policy names a model: then nodes of different ones are on their way to it."""
+        return self._policies.current is not None and self._policies.current.model_id != ""
 
     @property
     def _output_threshold(self) -> int:

@@ -10,13 +10,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.parameter import on_grid, parameters_of
+from mdi_exit_ros.parameter import parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
-from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
+from mdi_exit_ros.policy.actions import LoadModel
+from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
 from mdi_exit_ros.policy.cadence import LINGER_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
+    ModelWanted,
     SetPoints,
     Shutdown,
 )
@@ -31,6 +33,7 @@ from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.network import Link, Network
 from mdi_exit_ros.simulation.processor import Processor
+from mdi_exit_ros.simulation.recording import Recording
 from mdi_exit_ros.simulation.scenario import (
     ComputerEntry,
     EventEntry,
@@ -89,12 +92,8 @@ class Simulation:
         self._processors: dict[str, Processor] = {}
         self._quotas: dict[str, Processor] = {}
         self.network = self._network()
-        self._said = [
-            ([0 if right else 1 for right in correct], confidence)
-            for correct, confidence in zip(
-                model.recording.correct.T.tolist(), model.recording.confidence.T.tolist(), strict=True
-            )
-        ]
+        self._models = {each.model_id: each for each in (model, *model.others.values())}
+        self._said = {model_id: _said(each.recording) for model_id, each in self._models.items()}
         self._offsets: dict[str, int] = {}
         self.workers: dict[str, SimulatedWorker] = {}
         self.dead: dict[str, list[SimulatedWorker]] = {}
@@ -108,7 +107,6 @@ class Simulation:
             clock=self.clock,
             network=self.network,
             costs=scenario.costs,
-            model_id=model.model_id,
             together=self._is_plain(),
             places=self._places,
             workers=self.workers,
@@ -180,6 +178,9 @@ class Simulation:
                 for name, computer in self._places.items():
                     if computer == self._places[event.worker]:
                         self._processor_of(name).speed = event.speed
+            case "model":
+                assert event.model is not None
+                self.controller.feed(ModelWanted(self.model.others[event.model].facts))
 
     # ---- building --------------------------------------------------------------------------------------------
 
@@ -225,6 +226,7 @@ class Simulation:
         given += [
             (f"events.{index}.worker", event.worker, workers, "worker of this strategy")
             for index, event in enumerate(self.scenario.events)
+            if event.do != "model"
         ]
         for key, name, known, what in given:
             if name not in known:
@@ -292,13 +294,26 @@ class Simulation:
     def _life(self, name: str) -> PeerId:
         return PeerId(name, self._rng.getrandbits(62) or 1)
 
-    def _start_worker(self, name: str) -> SimulatedWorker:
-        node, model = self._planned[name], self.model
+    def _change_model(self, name: str, wanted: LoadModel) -> None:
+        """Ends the life of a worker and begins one with another model."""
+        worker = self.workers[name]
+        policy = self.controller.policy
+        worker.kill()
+        self.dead.setdefault(name, []).append(worker)
+        worker = self._start_worker(name, self._models[wanted.model_id], wanted.segments)
+        worker.begin()
+        if policy is not None:
+            worker.take(policy, 0.0)
+
+    def _start_worker(
+        self, name: str, other: SimulatedModel | None = None, segments: tuple[int, ...] = ()
+    ) -> SimulatedWorker:
+        node, model = self._planned[name], other or self.model
         parameters = node.parameters
         entry = self._entry(self._places[name])
         settings = _settings(WorkerSettings, parameters)
         lanes = int(parameters.get("threads", 0)) or max(1, int(entry.cores) // int(parameters["workers_here"]))
-        segments = tuple(parameters["segments"])
+        segments = segments or tuple(parameters["segments"])
         encoding = str(parameters["encoding"])
         if encoding not in model.input_nbytes:
             raise ConfigurationError(
@@ -314,7 +329,7 @@ class Simulation:
             neighbours=self._neighbours[name],
             strategy=Strategy(parameters["strategy"]),
             exits_enabled=parameters["exits"],
-            exit_thresholds=self._thresholds(),
+            exit_thresholds=self._thresholds() if other is None else other.facts.exit_thresholds,
             settings=settings,
             service_times=tuple(
                 (segment, batch, seconds / entry.speed)
@@ -329,8 +344,9 @@ class Simulation:
             carrier=self.delivery,
             times=model.times,
             lanes=lanes,
-            said=self._said,
-            image_of=self._image_of,
+            said=self._said[model.model_id],
+            image_of=partial(self._image_of, len(model.recording)),
+            change=partial(self._change_model, name),
             **self._common(node),
         )
         self.workers[name] = worker
@@ -338,13 +354,10 @@ class Simulation:
 
     def _thresholds(self) -> tuple[float, ...]:
         given = self.scenario.thresholds
-        if given is not None:
-            return tuple(given)
-        # As parameters have them, in the steps of a slider.
-        return tuple(on_grid(THRESHOLD_INFO, threshold) for threshold in self.model.default_thresholds)
+        return tuple(given) if given is not None else self.model.facts.exit_thresholds
 
-    def _image_of(self, task: Task) -> int:
-        return (task.frame.sequence + self._offsets[task.frame.source.name]) % len(self.model.recording)
+    def _image_of(self, images: int, task: Task) -> int:
+        return (task.frame.sequence + self._offsets[task.frame.source.name]) % images
 
     def _make_controller(self, node: PlannedNode) -> SimulatedController:
         parameters = node.parameters
@@ -353,6 +366,8 @@ class Simulation:
                 me=self._life(node.name),
                 num_segments=self.model.num_segments,
                 priority=int(parameters.get("priority", 0)),
+                model=self.model.name,
+                model_id=self.model.model_id,
                 curve=self.model.curve,
                 allocation=AllocationSetup(
                     home=str(parameters.get("home", "")),
@@ -423,12 +438,13 @@ class Simulation:
     def _part(self, source: SimulatedSource) -> dict[str, Any]:
         assert source.core is not None
         began = source.began_at if source.began_at is not None else source.closed_at
+        model_id = source.core.setup.model_id
         facts = {
             "source": source.name,
             "input": self.model.recording.images,
             "input_hash": self.model.recording.data_hash,
-            "model": self.model.name,
-            "model_id": self.model.model_id,
+            "model": self._models[model_id].name,
+            "model_id": model_id,
         }
         return summarise(source.core.summary(), source.closed_at - began, source.steady.fps, facts)
 
@@ -446,6 +462,12 @@ class Simulation:
                     "cpu_s": None,
                 }
         return found
+
+
+def _said(recording: Recording) -> list[tuple[list[int], list[float]]]:
+    """Class (0 when right) and confidence of each exit, by exit and image."""
+    pairs = zip(recording.correct.T.tolist(), recording.confidence.T.tolist(), strict=True)
+    return [([0 if right else 1 for right in correct], confidence) for correct, confidence in pairs]
 
 
 def _link(entry: LinkEntry, transit_s: float) -> Link:

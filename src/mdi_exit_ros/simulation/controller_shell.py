@@ -7,11 +7,13 @@ from typing import Any
 
 from mdi_exit_ros.policy.actions import (
     PublishPolicy,
+    ShowModel,
     Warn,
 )
 from mdi_exit_ros.policy.cadence import CLUSTER_PERIOD_S, REPORT_PERIOD_S
 from mdi_exit_ros.policy.controller import ClusterSummary, ControllerCore
 from mdi_exit_ros.policy.events import (
+    AppliedPolicy,
     SourceReport,
     WorkerReport,
 )
@@ -28,6 +30,7 @@ class SimulatedController(Node):
         self._carrier = carrier
         self._reports: dict[str, WorkerReport | SourceReport] = {}
         self._looked_at = self._cluster_at = float("-inf")
+        self.policy: AppliedPolicy | None = None
         self.timeline: list[tuple[float, ClusterSummary]] = []
 
     def take_report(self, report: WorkerReport | SourceReport) -> None:
@@ -55,6 +58,7 @@ class SimulatedController(Node):
         """Publishes the policy."""
         match action:
             case PublishPolicy():
+                self.policy = action.policy
                 self.publish(self.costs.status_out_us, lambda: self._carrier.policy(action.policy))
-            case Warn():
+            case ShowModel() | Warn():
                 pass

@@ -77,7 +77,6 @@ class Delivery:
         clock: Clock,
         network: Network,
         costs: NodeCosts,
-        model_id: str,
         together: bool,
         places: Mapping[str, str],
         workers: Mapping[str, SimulatedWorker],
@@ -87,7 +86,6 @@ class Delivery:
         self.network = network
         self._clock = clock
         self._costs = costs
-        self._model_id = model_id
         self._plain = together
         self._places = places
         self._workers = workers
@@ -96,11 +94,11 @@ class Delivery:
         self._everybody = tuple(hearing.of_worker)
         self.controller: SimulatedController | None = None
 
-    def tasks(self, sender: PeerId, action: SendTasks, nbytes: int) -> None:
+    def tasks(self, sender: PeerId, model_id: str, action: SendTasks, nbytes: int) -> None:
         """See Carrier."""
         receiver = action.receiver.name
         event = TasksReceived(
-            sender, action.receiver.incarnation, action.sent_total, action.stamp, self._model_id, action.tasks
+            sender, action.receiver.incarnation, action.sent_total, action.stamp, model_id, action.tasks
         )
 
         def arrive() -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mdi_exit_ros.policy.admission import Curve
+from mdi_exit_ros.parameter import on_grid
+from mdi_exit_ros.policy.admission import THRESHOLD_INFO, Curve
+from mdi_exit_ros.policy.events import ModelFacts
 from mdi_exit_ros.profile import BackendProfile
 from mdi_exit_ros.simulation.recording import Recording
 
@@ -25,6 +27,7 @@ class SimulatedModel:
         times: what the segments take on the profiled computer.
         recording: what the exits said about real images.
         machine: the profiled computer.
+        others: models that the cluster may change to, by the name that a scenario has for them.
     """
 
     name: str
@@ -37,3 +40,11 @@ class SimulatedModel:
     times: BackendProfile
     recording: Recording
     machine: str
+    others: Mapping[str, SimulatedModel] = dataclasses.field(default_factory=dict)
+
+    @property
+    def facts(self) -> ModelFacts:
+        """What a controller knows of it."""
+        # Thresholds as parameters have them, in the steps of a slider.
+        thresholds = tuple(on_grid(THRESHOLD_INFO, threshold) for threshold in self.default_thresholds)
+        return ModelFacts(self.name, self.model_id, thresholds, self.curve, self.segment_costs)

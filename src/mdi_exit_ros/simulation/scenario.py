@@ -103,16 +103,22 @@ class EventEntry(_Strict):
     """Something that happens."""
 
     at_s: float = Field(ge=0.0)
-    worker: str
-    do: Literal["kill", "stop", "start", "speed"] = Field(
-        description="kill: gone without a word; stop: in order; start: a new life; speed: its computer's from now on"
+    worker: str = ""
+    do: Literal["kill", "stop", "start", "speed", "model"] = Field(
+        description="kill: gone without a word; stop: in order; start: a new life; speed: its computer's from now on; "
+        "model: all change to another"
     )
     speed: float | None = Field(default=None, gt=0.0, le=1000.0)
+    model: str | None = Field(default=None, description="shipped model or model folder")
 
     @model_validator(mode="after")
     def _complete(self) -> EventEntry:
         if (self.speed is None) == (self.do == "speed"):
             raise ValueError("expected speed with do: speed, and with nothing else")
+        if (self.model is None) == (self.do == "model"):
+            raise ValueError("expected model with do: model, and with nothing else")
+        if (not self.worker) != (self.do == "model"):
+            raise ValueError("expected the name of a worker, but none with do: model")
         return self
 
 
@@ -287,6 +293,12 @@ def make_scenario(content: dict[str, Any], *, origin: Path | str) -> Scenario:
     folder = Path(origin).parent
     places: dict[str, Any] = {"arrivals": _placed(scenario.arrivals, folder)}
     places["arrivals_of"] = {name: _placed(each, folder) for name, each in scenario.arrivals_of.items()}
+    places["events"] = [
+        event.model_copy(update={"model": str((folder / event.model).absolute())})
+        if event.model is not None and (folder / event.model).exists()
+        else event
+        for event in scenario.events
+    ]
     for key in ("topology", "profile", "recording", "model"):
         value = getattr(scenario, key)
         if isinstance(value, str) and (folder / value).exists():

@@ -37,8 +37,8 @@ Trace = Callable[[float, str, Any], None]
 class Carrier(Protocol):
     """What carries a shell's messages to others."""
 
-    def tasks(self, sender: PeerId, action: SendTasks, nbytes: int) -> None:
-        """Carries a batch of tasks of `nbytes` to its receiver."""
+    def tasks(self, sender: PeerId, model_id: str, action: SendTasks, nbytes: int) -> None:
+        """Carries a batch of tasks of `nbytes`, for a model, to its receiver."""
 
     def answers(self, sender: PeerId, action: SendAnswers, nbytes: int) -> None:
         """Carries answers to a source."""
@@ -95,6 +95,7 @@ class Node:
         """Gives the core an event, performs what it answers, and sets the alarm for its deadline."""
         if self.core is not None:
             self._step(event)
+        if self.core is not None:  # its life may have ended with that
             self.settle()
 
     def _step(self, event: Any) -> None:

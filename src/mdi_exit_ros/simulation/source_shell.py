@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from mdi_exit_ros.policy.actions import (
+    ChangeModel,
     CloseFrame,
     Finished,
     PublishSourceReport,
@@ -182,8 +183,9 @@ class SimulatedSource(Node):
             case SendTasks():
                 content = self._input_nbytes * len(action.tasks)
                 nbytes = MESSAGE_NBYTES + content + TASK_NBYTES * len(action.tasks)
+                model_id = self.core.setup.model_id if self.core is not None else ""
                 work_us = costs.send_us + costs.kilobyte_us * content / 1000.0
-                self.publish(work_us, lambda: self._carrier.tasks(self.me, action, nbytes))
+                self.publish(work_us, lambda: self._carrier.tasks(self.me, model_id, action, nbytes))
             case CloseFrame():
                 self.closed_at = self.clock.now
                 self.closed += 1
@@ -195,7 +197,7 @@ class SimulatedSource(Node):
             case Finished():
                 self.is_finished = True
                 self._on_finished()
-            case Warn():
+            case ChangeModel() | Warn():
                 pass
             case _:
                 assert_never(action)

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from typing import Any, assert_never
 
 from mdi_exit_ros.policy.actions import (
+    ChangeModel,
     Finished,
     Forget,
+    LoadModel,
     LoadSegments,
     PublishWorkerReport,
     RunBatch,
@@ -18,6 +20,7 @@ from mdi_exit_ros.policy.actions import (
     WorkerAction,
 )
 from mdi_exit_ros.policy.events import (
+    ModelLoaded,
     SegmentsLoaded,
     ServiceDone,
     TasksReceived,
@@ -47,6 +50,7 @@ class SimulatedWorker(Node):
         lanes: threads that share a batch.
         said: class (0 when right) and confidence of each exit, by exit and image.
         image_of: the image that a frame shows.
+        change: begins a new life of this worker with the segments of another model.
     """
 
     core: WorkerCore | None
@@ -60,17 +64,21 @@ class SimulatedWorker(Node):
         lanes: int,
         said: list[tuple[list[int], list[float]]],
         image_of: Callable[[Task], int],
+        change: Callable[[LoadModel], None],
         **node: Any,
     ) -> None:
         super().__init__(core.setup.me.name, core, **node)
         self.me = core.setup.me
         self.report: WorkerReport | None = None
         self._input_nbytes = core.setup.input_nbytes
+        self._model_id = core.setup.model_id
         self._carrier = carrier
         self._times = times
         self._lanes = lanes
         self._said = said
         self._image_of = image_of
+        self._change = change
+        self._next: LoadModel | None = None
 
     def take_tasks(self, event: TasksReceived, nbytes: int) -> None:
         """A batch has arrived."""
@@ -86,11 +94,18 @@ class SimulatedWorker(Node):
             case LoadSegments():
                 loaded = SegmentsLoaded(action.segments)
                 self.clock.after(LOAD_S, lambda: self.take(loaded, 0.0))
+            case LoadModel():
+                self._next = action
+                prepared = ModelLoaded(action.model_id)
+                self.clock.after(LOAD_S, lambda: self.take(prepared, 0.0))
+            case ChangeModel():
+                assert self._next is not None
+                self._change(self._next)
             case SendTasks():
                 content = sum(self._input_nbytes[task.segment - 1] for task in action.tasks)
                 nbytes = MESSAGE_NBYTES + content + TASK_NBYTES * len(action.tasks)
                 work_us = costs.send_us + costs.kilobyte_us * content / 1000.0
-                self.publish(work_us, lambda: self._carrier.tasks(self.me, action, nbytes))
+                self.publish(work_us, lambda: self._carrier.tasks(self.me, self._model_id, action, nbytes))
             case SendAnswers():
                 nbytes = MESSAGE_NBYTES + ANSWER_NBYTES * len(action.answers)
                 self.publish(costs.send_us, lambda: self._carrier.answers(self.me, action, nbytes))
