@@ -13,7 +13,7 @@ import yaml
 from graph_harness import graph
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
-from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.msg import Parameter, ParameterValue, SetParametersResult
 from rcl_interfaces.srv import GetParameters, SetParameters
 from rclpy.qos import ReliabilityPolicy
 from rclpy.serialization import deserialize_message
@@ -308,6 +308,47 @@ def test_lifecycle_services_lead_a_node_through_several_lives(tmp_path):
         assert len(lives) == 4
         assert change(Transition.TRANSITION_UNCONFIGURED_SHUTDOWN)
         assert worker.wait(5.0) == 0, worker.said()
+
+
+def test_model_is_changed_while_frames_come_and_none_is_lost(tmp_path, card):
+    fast = load_card("mobilenetv2_fast")
+    with graph(tmp_path, "/changed") as (start, observer):
+        workers = observer.listen(topics.ClusterTopics("/changed").workers)
+        sources = observer.listen(topics.ClusterTopics("/changed").sources)
+        start("segment_worker", "worker1", neighbours=["worker2"])
+        start("segment_worker", "worker2", neighbours=["worker1"])
+        controller = start("controller", "controller")
+        path = tmp_path / "summary.json"
+        given = {"entries": ["worker1", "worker2"], "input": "sample", "rate_hz": 200.0, "loop": True, "drop": "never"}
+        source = start("camera_source", "camera", **given, summary_path=str(path))
+        observer.wait_until(lambda: sources and sources[-1].ok > 100, what="answers of the first model")
+
+        def wish(model: str) -> SetParametersResult:
+            value = ParameterValue(type=4, string_value=model)
+            request = SetParameters.Request(parameters=[Parameter(name="model", value=value)])
+            return observer.call(SetParameters, "/changed/controller/set_parameters", request).results[0]
+
+        assert "no model 'no_such'" in wish("no_such").reason
+        assert wish("mobilenetv2_fast").successful
+        observer.wait_until(lambda: sources[-1].model_id == fast.model_id, 30.0, what="the source to change")
+        before = sources[-1].ok
+        observer.wait_until(lambda: sources[-1].ok > before + 100, what="answers of the second model")
+        newest = {status.name: status.model_id for status in workers}
+        assert newest == {"worker1": fast.model_id, "worker2": fast.model_id}
+        names = ["model", *(f"exit_threshold.{number}" for number in range(1, 5))]
+
+        def shown() -> list[ParameterValue]:
+            request = GetParameters.Request(names=names)
+            return observer.call(GetParameters, "/changed/controller/get_parameters", request).values
+
+        observer.wait_until(lambda: shown()[1].double_value == fast.default_thresholds[0], what="its thresholds")
+        assert shown()[0].string_value == "mobilenetv2_fast"
+        assert source.stop(signal.SIGINT) == 0, source.said()
+        assert controller.stop(signal.SIGINT) == 0, controller.said()
+        summary = json.loads(path.read_text())
+        assert (summary["unaccounted"], summary["retries"]) == (0, 0), summary
+        assert set(summary["failed"]) <= {"shutdown"}, summary
+        assert (summary["model"], summary["model_id"]) == ("mobilenetv2_fast", fast.model_id)
 
 
 @pytest.mark.parametrize(

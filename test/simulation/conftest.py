@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -64,6 +65,19 @@ def model(recording: Recording) -> SimulatedModel:
     )
 
 
+@pytest.fixture(scope="session")
+def models(model: SimulatedModel) -> SimulatedModel:
+    """The same, with another model that the cluster may change to: of its exits only the first may answer."""
+    other = dataclasses.replace(
+        model,
+        name="one",
+        model_id="model-b",
+        default_thresholds=(0.0, 0.0),
+        recording=dataclasses.replace(model.recording, model_id="model-b"),
+    )
+    return dataclasses.replace(model, others={"one": other})
+
+
 def scenario_of(**keys: Any) -> Scenario:
     return make_scenario({"topology": "two_nodes", "frames": 200} | keys, origin="the test's scenario")
 
@@ -101,7 +115,7 @@ class Books:
 
 
 @pytest.fixture
-def simulate(model: SimulatedModel) -> Simulate:
+def simulate(models: SimulatedModel) -> Simulate:
     """Simulates the scenario of some keys on the made-up network, balances its books and gives its summary.
 
     With `lines` a list it is filled with every action.
@@ -109,7 +123,7 @@ def simulate(model: SimulatedModel) -> Simulate:
 
     def run(*, lines: list[str] | None = None, **keys: Any) -> dict[str, Any]:
         books = Books()
-        summary = Simulation(scenario_of(**keys), model, trace=books.note).run()
+        summary = Simulation(scenario_of(**keys), models, trace=books.note).run()
         books.balance(summary)
         if lines is not None:
             lines.extend(books.lines)

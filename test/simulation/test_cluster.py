@@ -56,7 +56,7 @@ EVENTS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.2, 0.35, 0.5, 2.0]),
         st.integers(1, 2),
-        st.sampled_from(["kill", "stop", "start", "speed"]),
+        st.sampled_from(["kill", "stop", "start", "speed", "model"]),
     ),
     max_size=5,
 )
@@ -90,8 +90,29 @@ EVENTS = st.lists(
 def test_books_balance_whatever_happens(
     simulate: Any, keys: dict[str, Any], accidents: list[tuple[float, int, str]]
 ) -> None:
-    events = [event(at_s, worker, do, **({"speed": 0.1} if do == "speed" else {})) for at_s, worker, do in accidents]
+    events = [
+        {"at_s": at_s, "do": do, "model": "one"}
+        if do == "model"
+        else event(at_s, worker, do, **({"speed": 0.1} if do == "speed" else {}))
+        for at_s, worker, do in accidents
+    ]
     simulate(**keys, events=events)  # which balances them
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_model_is_changed_and_every_frame_answered_by_the_one_or_the_other(simulate: Any, strategy: str) -> None:
+    lines: list[str] = []
+    change = {"at_s": 0.5, "do": "model", "model": "one"}
+    arrivals = {"kind": "periodic", "rate_hz": 200}
+    summary = simulate(strategy=strategy, frames=400, arrivals=arrivals, events=[change], lines=lines)
+    assert (summary["ok"], summary["retries"], summary["model"]) == (400, 0, "one")
+    first, middle, last = summary["exits"]
+    if strategy != "mdi":
+        assert first > 0.6, "half of them leave at exit 1 with the first model, all with the second"
+        assert middle > 0.0 and last > 0.0
+    changes = [line.split()[1] for line in lines if "ChangeModel" in line]
+    assert changes[0] == "camera", "first the source has no frame of the old model left"
+    assert sorted(changes[1:]) == sorted(summary["workers"])
 
 
 def test_source_gives_up_when_all_workers_are_dead(simulate: Any) -> None:

@@ -137,7 +137,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"events": [KILL | {"at_s": -1}]}, "events.0.at_s: expected greater than or equal to 0, got -1"),
     (
         {"events": [KILL, KILL | {"do": "reboot"}]},
-        "events.1.do: expected one of 'kill', 'stop', 'start' or 'speed', got 'reboot'",
+        "events.1.do: expected one of 'kill', 'stop', 'start', 'speed' or 'model', got 'reboot'",
     ),
     (
         {"events": [KILL | {"do": "speed"}]},
