@@ -15,7 +15,8 @@ from mdi_exit_ros.policy.admission import (
     thresholds_for_accuracy,
     thresholds_on_curve,
 )
-from mdi_exit_ros.policy.allocation import AllocationSetup, Allocator
+from mdi_exit_ros.policy.allocation import Allocator
+from mdi_exit_ros.policy.bottleneck import AllocationSetup
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     ControllerEvent,
