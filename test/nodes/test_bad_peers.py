@@ -341,7 +341,7 @@ def test_stamps_that_jump_neither_stop_a_stream_nor_spoil_what_is_measured(tmp_p
                     **{"name": "worker2", "incarnation": 9, "model_id": card.model_id, "state": State.RUNNING},
                     **{"segments": [1, 2, 3, 4, 5], "segment_service_time_s": [0.001] * 5, "service_time_s": 0.001},
                     **{"peers": ["worker1"], "peer_incarnation": [source.worker().incarnation], "open": [True]},
-                    **{"received": [0], "credit": [0], "sent": [0], "transfer_delay_s": [-1.0]},
+                    **{"received": [0], "credit": [0], "sent": [0], "transfer_delay_s": [-1.0], "moving_s": [-1.0]},
                     **{"stamp": stamp, "echo_stamp": [stamp], "batch_echo_stamp": [stamp]},
                     **{"echo_hold_s": [-3e38], "batch_echo_hold_s": [-3e38]},
                 )

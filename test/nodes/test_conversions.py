@@ -170,7 +170,7 @@ def test_worker_report_comes_back_as_it_was():
         policy_version=BIG,
         counters=WorkerCounters(*range(1, len(WorkerCounters._fields) + 1)),
         streams=(
-            StreamReport(SOURCE, True, MOST, 3, 0, 1.0, 0.5, 2.0, 0.25, -1.0),
+            StreamReport(SOURCE, True, MOST, 3, 0, 1.0, 0.5, 2.0, 0.25, -1.0, 0.125),
             StreamReport(PeerId("worker2", 1), False, 0, 0, 9),
         ),
         backlog_s=1234.5,
@@ -196,6 +196,7 @@ def test_worker_report_comes_back_as_it_was():
         ("service_time_s", math.nan, "finite service_time_s"),
         ("echo_hold_s", [math.inf], "finite echo_hold_s"),
         ("transfer_delay_s", [math.nan], "finite transfer_delay_s"),
+        ("moving_s", [math.inf], "finite moving_s"),
     ],
 )
 def test_worker_status_with_numbers_that_are_none_is_refused(field, value, told):

@@ -82,6 +82,15 @@ def test_bandwidth_comes_from_what_a_batch_took_beyond_the_latency() -> None:
     assert delay.seconds(500) == pytest.approx(0.25 + 1.0)
 
 
+def test_moving_time_is_the_delay_without_the_latency_and_unknown_before_a_batch() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.5, 0.2)
+    assert delay.moving_s(500) == -1.0
+    delay.batch_sent(10.0, 1000)
+    delay.batch_echoed(10.0, 2.5, 0.2)
+    assert delay.moving_s(500) == pytest.approx(1.0)
+
+
 def test_echo_is_counted_once() -> None:
     delay = TransferDelay()
     delay.status_echoed(0.5, 0.2)

@@ -13,6 +13,7 @@ from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
+from mdi_exit_ros.codec import INT8
 from mdi_exit_ros.errors import MdiExitError, MessageError
 from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.nodes import entry
@@ -31,7 +32,7 @@ from mdi_exit_ros.nodes.topics import DIAGNOSTICS
 from mdi_exit_ros.parameter import check, on_grid, parameter
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, ShowModel
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
-from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
+from mdi_exit_ros.policy.bottleneck import AllocationSetup, successors_of
 from mdi_exit_ros.policy.cadence import CLUSTER_PERIOD_S, REPORT_PERIOD_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelWanted, SetPoints, SetPointsChanged
@@ -140,6 +141,7 @@ class Controller(CoreNode):
                 home=self.config.home,
                 successors=successors_of(self.config.edges),
                 segment_costs=facts.segment_costs,
+                input_nbytes=facts.input_nbytes,
             ),
         )
         return ControllerCore(setup, self.settings, self._asked())
@@ -268,6 +270,7 @@ def _facts(name: str, card: ModelCard) -> ModelFacts:
         exit_thresholds=tuple(on_grid(THRESHOLD_INFO, default) for default in card.default_thresholds),
         curve=tuple((point.accuracy, point.thresholds) for point in card.threshold_curve),
         segment_costs=card.segment_costs,
+        input_nbytes=tuple(card.input_nbytes_of(segment, INT8) for segment in range(1, card.num_segments + 1)),
     )
 
 

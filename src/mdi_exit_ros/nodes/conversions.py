@@ -309,6 +309,7 @@ def worker_report_to_message(report: WorkerReport, rss_bytes: int, cpu_s: float)
         batch_echo_stamp=array.array("d", [stream.batch_echo_stamp for stream in streams]),
         batch_echo_hold_s=array.array("f", [stream.batch_echo_hold_s for stream in streams]),
         transfer_delay_s=array.array("f", [stream.transfer_delay_s for stream in streams]),
+        moving_s=array.array("f", [stream.moving_s for stream in streams]),
     )
     for counter, value in report.counters._asdict().items():
         setattr(message, counter, value)
@@ -338,6 +339,7 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
             batch_echo_stamp=message.batch_echo_stamp,
             batch_echo_hold_s=message.batch_echo_hold_s,
             transfer_delay_s=message.transfer_delay_s,
+            moving_s=message.moving_s,
         )
         streams = tuple(
             StreamReport(PeerId(name, incarnation), *values)
@@ -353,6 +355,7 @@ def worker_report_from_message(message: WorkerStatus) -> WorkerReport:
                 message.batch_echo_stamp,
                 message.batch_echo_hold_s,
                 message.transfer_delay_s,
+                message.moving_s,
                 strict=True,
             )
         )

@@ -8,99 +8,85 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.partition import Computer, Work, best_cut, longest_path
 from mdi_exit_ros.policy.admission import AdaptationSettings
+from mdi_exit_ros.policy.bottleneck import AllocationSetup, Measured, Rates, slowest_s
 from mdi_exit_ros.policy.events import Allocation, WorkerReport
 
 START_PATIENCE_S = 15.0  # for all workers to be heard once, before those that were not count as lost
 PREPARE_TIMEOUT_S = 30.0  # for workers to load what they shall hold, before the change is given up
+EQUAL = 1.0 + 1e-9
 
 
-@dataclasses.dataclass(frozen=True)
-class AllocationSetup:
-    """What segments may be spread over.
+def best_allocation(setup: AllocationSetup, rates: Rates, limit_s: float = math.inf) -> Allocation:
+    """Contiguous segments along a path of workers from home, its slowest worker or link as fast as possible.
 
-    Attributes:
-        home: worker that frames enter.
-        successors: workers that each worker may send tasks to.
-        segment_costs: K costs in any unit.
-    """
-
-    home: str = ""
-    successors: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-    segment_costs: tuple[float, ...] = ()
-
-
-def successors_of(edges: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Workers that each worker may send tasks to, from edges written `FROM>TO`.
-
-    Raises:
-        ConfigurationError: something else among them.
-    """
-    found: dict[str, tuple[str, ...]] = {}
-    for edge in edges:
-        one, arrow, other = edge.partition(">")
-        if not (one and arrow and other):
-            raise ConfigurationError(f"edges: expected FROM>TO with the names of two workers, got {edge!r}")
-        found[one] = (*found.get(one, ()), other)
-    return found
-
-
-def speeds(reports: Mapping[str, WorkerReport], segment_costs: Sequence[float]) -> dict[str, float]:
-    """Cost per second that each worker gets through, from the service times that it reports.
-
-    A worker without a measurement is taken for an average one.
-    """
-    found: dict[str, float] = {}
-    for name, report in reports.items():
-        pairs = zip(report.segments, report.segment_service_time_s, strict=True)
-        measured = [(segment_costs[segment - 1], seconds) for segment, seconds in pairs if seconds > 0.0]
-        if measured:
-            found[name] = sum(cost for cost, _ in measured) / sum(seconds for _, seconds in measured)
-    average = sum(found.values()) / len(found) if found else 1.0
-    return {name: found.get(name, average) for name in reports}
-
-
-def slowest_s(held: Mapping[str, Sequence[int]], speed: Mapping[str, float], segment_costs: Sequence[float]) -> float:
-    """Time per frame (s) of the worker that has most to do, holders of a segment sharing it equally.
-
-    Infinite where nobody holds a segment.
-    """
-    holders = [sum(segment in segments for segments in held.values()) for segment in range(1, len(segment_costs) + 1)]
-    if not all(holders):
-        return math.inf
-    return max(
-        sum(segment_costs[segment - 1] / holders[segment - 1] for segment in segments) / speed[name]
-        for name, segments in held.items()
-    )
-
-
-def best_allocation(setup: AllocationSetup, speed: Mapping[str, float]) -> Allocation:
-    """Contiguous segments along a path of workers from home, the slowest worker as fast as possible.
-
-    Of the longest path as many workers are used as do not make it slower; the others keep what they hold and are not
-    named.
+    Among equals the one with the shortest latency. The other workers are not named. Exact: all paths are looked at, but
+    for those that cannot become better than the best one so far.
 
     Args:
-        setup: home, edges and costs.
-        speed: of the workers that are alive; home is one of them.
+        setup: home, edges, costs and sizes.
+        rates: of the workers that are alive; home is one of them.
+        limit_s: time of the slowest from which on a path is of no interest; empty where there is no better one.
     """
-    alive = {
-        name: tuple(other for other in setup.successors.get(name, ()) if other in speed)
-        for name in (setup.home, *speed)
-    }
-    path = longest_path([setup.home], alive, len(setup.segment_costs))
-    size = len(setup.segment_costs)
-    work = Work(setup.segment_costs, [0.0] * size, [1.0] * size)
-    cuts = [
-        best_cut([Computer(name, speed[name]) for name in path[:length]], work, in_order=True, all_used=True)
-        for length in range(1, len(path) + 1)
-    ]
-    best = min(cuts, key=lambda cut: (round(cut.slowest_s, 9), -len(cut.stages)))
-    return tuple((stage.computer, stage.segments) for stage in best.stages)
+    return _Search(setup, rates, limit_s).best
+
+
+class _Search:
+    """Depth first, the fastest successor and the longest stage first."""
+
+    def __init__(self, setup: AllocationSetup, rates: Rates, limit_s: float) -> None:
+        self.best: Allocation = ()
+        self._setup = setup
+        self._rates = rates
+        self._slowest_s, self._latency_s = limit_s, math.inf
+        self._size = len(setup.segment_costs)
+        self._left_s = [sum(setup.segment_costs[done:]) / max(rates.speed.values()) for done in range(self._size + 1)]
+        self._extend(setup.home, 0.0, 0.0, 0.0, ())
+
+    def _extend(self, name: str, crossing_s: float, slowest_s: float, latency_s: float, path: Allocation) -> None:
+        """Looks at all paths that go on from `path` to the worker `name`, over a link that takes `crossing_s`."""
+        done = path[-1][1][-1] if path else 0
+        for end in range(self._size, done, -1):
+            compute_s = sum(self._setup.segment_costs[done:end]) / self._rates.speed[name]
+            slowest, latency = max(slowest_s, compute_s, crossing_s), latency_s + compute_s + crossing_s
+            if not self._is_better(slowest, latency + self._left_s[end]):
+                continue
+            longer = (*path, (name, tuple(range(done + 1, end + 1))))
+            if end == self._size:
+                self.best, self._slowest_s, self._latency_s = longer, slowest, latency
+                continue
+            visited = {worker for worker, _ in longer}
+            near = [other for other in self._setup.successors.get(name, ()) if other not in visited]
+            for other in sorted((each for each in near if each in self._rates.speed), key=self._slowness):
+                following_s = self._setup.input_size(end + 1) * self._rates.crossing_s(name, other)
+                self._extend(other, following_s, slowest, latency, longer)
+
+    def _slowness(self, name: str) -> float:
+        return -self._rates.speed[name]
+
+    def _is_better(self, slowest_s: float, latency_s: float) -> bool:
+        if slowest_s * EQUAL < self._slowest_s:
+            return True
+        return bool(self.best) and slowest_s <= self._slowest_s * EQUAL and latency_s * EQUAL < self._latency_s
+
+
+def without_slow_links(
+    setup: AllocationSetup, path: Allocation, held: Mapping[str, Sequence[int]], rates: Rates
+) -> Allocation:
+    """The path, and that workers beside it hold nothing where their links would be slower than all of it.
+
+    Those that are not named keep what they hold, and get a part of the tasks.
+    """
+    on_path = dict(path)
+    links = dataclasses.replace(rates, speed=dict.fromkeys(rates.speed, math.inf))
+    limit_s = slowest_s(setup, on_path, rates)
+    beside = (name for name in held if name not in on_path)
+    return (
+        *path,
+        *((name, ()) for name in beside if slowest_s(setup, {**on_path, name: held[name]}, links) > limit_s * EQUAL),
+    )
 
 
 class Allocator:
@@ -115,6 +101,7 @@ class Allocator:
 
     def __init__(self, setup: AllocationSetup) -> None:
         self._setup = setup
+        self._measured = Measured(setup)
         self.target: Allocation = ()
         self.final = True
         self._changed_at = float("-inf")
@@ -122,9 +109,10 @@ class Allocator:
         self._unheard = {setup.home, *setup.successors}
         self._before: Allocation = ()
 
-    def weigh(self, segment_costs: tuple[float, ...]) -> None:
-        """Reckons with these costs from now on."""
-        self._setup = dataclasses.replace(self._setup, segment_costs=segment_costs)
+    def weigh(self, segment_costs: tuple[float, ...], input_nbytes: tuple[int, ...]) -> None:
+        """Reckons with the costs of another model, for which nothing was measured yet."""
+        self._setup = dataclasses.replace(self._setup, segment_costs=segment_costs, input_nbytes=input_nbytes)
+        self._measured = Measured(self._setup)
 
     def step(self, reports: Mapping[str, WorkerReport], settings: AdaptationSettings, now: float) -> None:
         """Looks at the reports of the workers that are alive and run this model; `now` is in seconds."""
@@ -135,20 +123,21 @@ class Allocator:
             return
         if not settings.adaptive_allocation or setup.home not in reports:
             return
-        lost = any(name not in reports for name, _ in self.target)
+        lost = any(segments and name not in reports for name, segments in self.target)
         if not self.final and not lost:
-            if all(set(segments).issubset(reports[name].segments) for name, segments in self.target):
+            if all(set(segments) <= set(reports[name].segments) for name, segments in self.target if segments):
                 self.final = True
             elif now > self._changed_at + PREPARE_TIMEOUT_S:
                 self.target, self.final = self._before, True
             return
         if now < self._changed_at + settings.allocation_period_s and not lost:
             return
-        speed = speeds(reports, setup.segment_costs)
+        self._measured.hear(reports)
+        rates = self._measured.rates(reports)
         held = {name: report.segments for name, report in reports.items()}
-        wanted = best_allocation(setup, speed)
-        reached_s = slowest_s({**held, **dict(wanted)}, speed, setup.segment_costs)
-        if slowest_s(held, speed, setup.segment_costs) > (1.0 + settings.allocation_gain) * reached_s:
+        limit_s = slowest_s(setup, held, rates) / (1.0 + settings.allocation_gain)
+        wanted = without_slow_links(setup, best_allocation(setup, rates, limit_s), held, rates)
+        if wanted and slowest_s(setup, {**held, **dict(wanted)}, rates) < limit_s:
             self._before, self.target, self.final = self.target if not lost else (), wanted, False
         elif lost:
             self.target, self.final = (), True

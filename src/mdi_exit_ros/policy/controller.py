@@ -15,7 +15,8 @@ from mdi_exit_ros.policy.admission import (
     thresholds_for_accuracy,
     thresholds_on_curve,
 )
-from mdi_exit_ros.policy.allocation import AllocationSetup, Allocator
+from mdi_exit_ros.policy.allocation import Allocator
+from mdi_exit_ros.policy.bottleneck import AllocationSetup
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
     ControllerEvent,
@@ -119,9 +120,12 @@ class ControllerCore:
         self._intervals: dict[str, float] = {}
         self._looseness = LOOSEST
         self._allocator = Allocator(setup.allocation)
-        costs = setup.allocation.segment_costs
+        thresholds, allocation = set_points.exit_thresholds, setup.allocation
         self._model = ModelChange(
-            ModelFacts(setup.model, setup.model_id, set_points.exit_thresholds, setup.curve, costs)
+            ModelFacts(
+                *(setup.model, setup.model_id, thresholds, setup.curve),
+                *(allocation.segment_costs, allocation.input_nbytes),
+            )
         )
         self._version = 0
         self._published: AppliedPolicy | None = None
@@ -269,10 +273,14 @@ class ControllerCore:
                 f"this controller was started with model {self._model.agreed.model}, and no worker runs that: set its "
                 "parameter `model` to the one that all shall run",
             )
-        if self._model.wanted is None:
-            self._allocator.step(running, self._settings, now)
-        elif self._allocator.final:
-            self._change_model(running, now)
+        # One change after the other: what is loaded for one must still be right when it is made.
+        if self._model.wanted is not None:
+            if self._allocator.final:
+                self._change_model(running, now)
+        elif not self._model.is_left_by(running):
+            own = self._model.agreed.model_id
+            ours = {name: report for name, report in running.items() if not own or report.model_id == own}
+            self._allocator.step(ours, self._settings, now)
         if self._set_points.mode is Mode.THRESHOLD and backlogs:
             self._looseness = next_interval(self._looseness, max(backlogs), self._settings, low=LOOSEST, high=1.0)
 
@@ -284,7 +292,7 @@ class ControllerCore:
             self._set_points = self._set_points._replace(exit_thresholds=wanted.exit_thresholds)
             self._looseness = LOOSEST
             self._intervals.clear()
-            self._allocator.weigh(wanted.segment_costs)
+            self._allocator.weigh(wanted.segment_costs, wanted.input_nbytes)
         else:
             self._warn(
                 f"model:{wanted.model_id}:{now}",

@@ -90,8 +90,11 @@ class TransferDelay:
 
     def seconds(self, nbytes: int) -> float:
         """Expected delay of one task of `nbytes`; 0 while nothing is known."""
-        latency_s = self._latency_s if self._latency_s > 0.0 else 0.0
-        return latency_s + self._seconds_per_byte * nbytes if self._seconds_per_byte > 0.0 else latency_s
+        return max(0.0, self._latency_s) + max(0.0, self.moving_s(nbytes))
+
+    def moving_s(self, nbytes: int) -> float:
+        """The part of `seconds` that bandwidth takes, without the latency; negative while unknown."""
+        return self._seconds_per_byte * nbytes if self._seconds_per_byte >= 0.0 else -1.0
 
     @property
     def known(self) -> bool:

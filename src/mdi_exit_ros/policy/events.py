@@ -24,6 +24,7 @@ class StreamReport(NamedTuple):
         batch_echo_stamp: stamp of the newest batch received from it; negative when none.
         batch_echo_hold_s: time between receiving that and sending this report.
         transfer_delay_s: measured delay of one task to it (s); negative while unknown.
+        moving_s: the part of that which grows with the size of a task (s); negative while unknown.
     """
 
     peer: PeerId
@@ -36,6 +37,7 @@ class StreamReport(NamedTuple):
     batch_echo_stamp: float = -1.0
     batch_echo_hold_s: float = 0.0
     transfer_delay_s: float = -1.0
+    moving_s: float = -1.0
 
 
 class WorkerCounters(NamedTuple):
@@ -276,6 +278,7 @@ class ModelFacts(NamedTuple):
         exit_thresholds: T_e^1..T_e^(K-1) to start with.
         curve: calibrated points, see ControllerSetup.
         segment_costs: K costs in any unit.
+        input_nbytes: bytes per frame of the input of segment 1..K, in proportion.
     """
 
     model: str
@@ -283,6 +286,7 @@ class ModelFacts(NamedTuple):
     exit_thresholds: tuple[float, ...]
     curve: Curve = ()
     segment_costs: tuple[float, ...] = ()
+    input_nbytes: tuple[int, ...] = ()
 
 
 class ModelWanted(NamedTuple):

@@ -65,6 +65,7 @@ class ModelChange:
     def __init__(self, own: ModelFacts) -> None:
         self.agreed = own
         self.wanted: ModelFacts | None = None
+        self._before = ""
         self._is_named = False  # nobody is told which model to run before a user has asked for one
         self._since = 0.0
 
@@ -96,12 +97,17 @@ class ModelChange:
         if self.wanted is None:
             return False
         if any(self.runs_either(report) for report in reports.values()) and not self.missing(reports):
-            self.agreed, self.wanted, self._is_named = self.wanted, None, True
+            self._before, self.agreed, self.wanted = self.agreed.model_id, self.wanted, None
+            self._is_named = True
             return True
         if now > self._since + PREPARE_TIMEOUT_S:
             self.wanted = None
             return True
         return False
+
+    def is_left_by(self, reports: Mapping[str, WorkerReport]) -> bool:
+        """Whether workers are still on their way from the model before."""
+        return self._before != "" and any(each.model_id == self._before for each in reports.values())
 
     def is_strange_to(self, reports: Mapping[str, WorkerReport]) -> bool:
         """Whether all workers run another model than the agreed one, and nobody has told them to change."""

@@ -458,9 +458,10 @@ class WorkerCore:
     def _follow_allocation(self, now: float) -> None:
         """Loads what the policy in force says that this worker shall hold, and drops the rest when that is final."""
         policy = self._policies.current
-        target = frozenset(dict(policy.allocation).get(self.setup.me.name, ())) if policy is not None else None
-        if not target or policy is None or self._state is not State.RUNNING:
+        wanted = dict(policy.allocation).get(self.setup.me.name) if policy is not None else None
+        if wanted is None or policy is None or self._state is not State.RUNNING:
             return
+        target = frozenset(wanted)
         missing = target - self._segments - self._loading
         if missing:
             self._loading |= missing
@@ -790,7 +791,10 @@ class WorkerCore:
                 nbytes = self.setup.input_nbytes[-1]
                 delay = neighbour.delay.seconds(nbytes) if neighbour.delay.known else -1.0
                 report = reports.get(outbound.receiver, StreamReport(outbound.receiver))
-                reports[outbound.receiver] = report._replace(sent=outbound.sent, transfer_delay_s=delay)
+                moving_s = neighbour.delay.moving_s(nbytes)
+                reports[outbound.receiver] = report._replace(
+                    sent=outbound.sent, transfer_delay_s=delay, moving_s=moving_s
+                )
         return tuple(reports.values())
 
     def _end(self, now: float) -> list[WorkerAction]:

@@ -14,7 +14,7 @@ from mdi_exit_ros.parameter import parameters_of
 from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.policy.actions import LoadModel
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.policy.allocation import AllocationSetup, successors_of
+from mdi_exit_ros.policy.bottleneck import AllocationSetup, successors_of
 from mdi_exit_ros.policy.cadence import LINGER_S
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
@@ -373,6 +373,7 @@ class Simulation:
                     home=str(parameters.get("home", "")),
                     successors=successors_of(parameters.get("edges", ())),
                     segment_costs=self.model.segment_costs,
+                    input_nbytes=self.model.input_nbytes["int8"],
                 ),
             ),
             _settings(AdaptationSettings, parameters),

@@ -47,4 +47,6 @@ class SimulatedModel:
         """What a controller knows of it."""
         # Thresholds as parameters have them, in the steps of a slider.
         thresholds = tuple(on_grid(THRESHOLD_INFO, threshold) for threshold in self.default_thresholds)
-        return ModelFacts(self.name, self.model_id, thresholds, self.curve, self.segment_costs)
+        return ModelFacts(
+            self.name, self.model_id, thresholds, self.curve, self.segment_costs, self.input_nbytes["int8"]
+        )
