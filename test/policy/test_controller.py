@@ -45,7 +45,7 @@ def controller(
     priority: int = 0,
     **wanted: Any,
 ) -> ControllerCore:
-    setup = ControllerSetup(CONTROLLER, 5, priority, curve, liveness_timeout_s=1.0)
+    setup = ControllerSetup(CONTROLLER, 5, priority, curve=curve, liveness_timeout_s=1.0)
     return ControllerCore(setup, settings, points(mode, **wanted))
 
 

@@ -266,13 +266,13 @@ class ControllerCore:
             for name, (report, at) in self._workers.items()
             if now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
         }
-        # One change after the other: what is loaded for one must still be right when it is made.
         if self._model.is_strange_to(running):
             self._warn(
                 f"model:{self._model.agreed.model_id}",
                 f"this controller was started with model {self._model.agreed.model}, and no worker runs that: set its "
                 "parameter `model` to the one that all shall run",
             )
+        # One change after the other: what is loaded for one must still be right when it is made.
         # One change after the other: what is loaded for one must still be right when it is made.
         if self._model.wanted is not None:
             if self._allocator.final:
