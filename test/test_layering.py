@@ -32,7 +32,7 @@ class Room:
 
 
 STANDARD_LIBRARY: set[str] = set()
-VOCABULARY = {"errors", "task", "parameter"}
+VOCABULARY = {"errors", "task", "parameter", "node_settings"}
 SHARED = VOCABULARY | {"cache", "machine", "partition", "plan", "profile", "resources", "summary", "topology"}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
@@ -40,6 +40,7 @@ ROOMS = {
     "errors": Room(set(), STANDARD_LIBRARY),
     "task": Room({"errors"}, STANDARD_LIBRARY),
     "parameter": Room({"errors"}, STANDARD_LIBRARY),
+    "node_settings": Room({"errors", "parameter"}, STANDARD_LIBRARY),
     "resources": Room({"errors"}, STANDARD_LIBRARY),
     "cache": Room({"errors"}, STANDARD_LIBRARY),
     "machine": Room({"errors"}, STANDARD_LIBRARY),

@@ -16,6 +16,8 @@ from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
 
+PROFILE_NAME = "profile.json"  # of a model directory
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -14,23 +14,26 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.node_settings import (
+    ControllerNodeSettings,
+    SetPointSettings,
+    SourceNodeSettings,
+    WorkerNodeSettings,
+)
 from mdi_exit_ros.parameter import check, parameters_of
 from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 from mdi_exit_ros.resources import share_directory
-from mdi_exit_ros.task import NAME_MAX, Mode
+from mdi_exit_ros.task import NAME_MAX
 
 ALL = "all"  # every computer of the plan
 
-# What the file may say about a node besides its place: the settings of its core and these of its shell.
-_WORKER_EXTRAS = {"backend": str, "precision": str, "device": str, "encoding": str, "threads": int}
-_SOURCE_EXTRAS = {"input": str, "image_transport": str, "rate_hz": float, "frames": int, "loop": bool, "drop": str}
-_CONTROLLER_EXTRAS = {"mode": str, "target_accuracy": float, "admission_rate": int, "priority": int}
-_PARAMETERS: dict[str, tuple[Any, dict[str, type]]] = {
-    "worker": (WorkerSettings, _WORKER_EXTRAS),
-    "source": (SourceSettings, _SOURCE_EXTRAS),
-    "controller": (AdaptationSettings, _CONTROLLER_EXTRAS),
+# What the file may say about a node besides its place: the settings of its core and those of its node.
+_SETTINGS: dict[str, tuple[Any, ...]] = {
+    "worker": (WorkerSettings, WorkerNodeSettings),
+    "source": (SourceSettings, SourceNodeSettings),  # `drop` is a word at the node
+    "controller": (AdaptationSettings, SetPointSettings, ControllerNodeSettings),
 }
 
 
@@ -329,27 +332,25 @@ def node_parameters(
     Raises:
         ConfigurationError: an unknown one, or a value of another type or outside its bounds.
     """
-    settings, extras = _PARAMETERS[kind]
     found = dict(given)
-    # A source's `drop` is a word at its shell.
-    defaults: dict[str, Any] = {name: default for name, default, _ in parameters_of(settings)}
-    kinds = {**{name: type(default) for name, default in defaults.items()}, **extras}
+    defaults = {name: default for settings in _SETTINGS[kind] for name, default, _ in parameters_of(settings)}
     for name, value in found.items():
-        if name not in kinds:
-            known = [*fields, *kinds]
+        if name not in defaults:
+            known = [*fields, *defaults]
             raise ConfigurationError(
                 f"{origin}: {key}.{name}: unknown key{meant(name, known)}: expected one of {', '.join(known)}"
             )
-        if kinds[name] is float and isinstance(value, int) and not isinstance(value, bool):
+        wanted = type(defaults[name])
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             found[name] = float(value)
-        elif type(value) is not kinds[name]:
-            raise ConfigurationError(f"{origin}: {key}.{name}: expected {_TYPE_NAMES[kinds[name]]}, got {value!r}")
+        elif type(value) is not wanted:
+            raise ConfigurationError(f"{origin}: {key}.{name}: expected {_TYPE_NAMES[wanted]}, got {value!r}")
     try:
-        check(dataclasses.replace(settings(), **{name: found[name] for name in found if name not in extras}))
+        for settings in reversed(_SETTINGS[kind]):
+            names = {name for name, default, _ in parameters_of(settings) if type(default) is type(defaults[name])}
+            check(settings(**{name: value for name, value in found.items() if name in names}))
     except ConfigurationError as error:
-        raise ConfigurationError(f"{origin}: {key}: {error}") from error
-    if "mode" in found and found["mode"] not in (modes := [mode.name.lower() for mode in Mode]):
-        raise ConfigurationError(f"{origin}: {key}.mode: expected one of {', '.join(modes)}, got {found['mode']!r}")
+        raise ConfigurationError(f"{origin}: {key}.{error}") from error
     return found
 
 

@@ -11,8 +11,13 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros import node_settings
+from mdi_exit_ros.codec import ENCODINGS
+from mdi_exit_ros.model.backends.interface import DEVICES
+from mdi_exit_ros.model.backends.registry import FASTEST_FIRST
+from mdi_exit_ros.node_settings import SetPointSettings
 from mdi_exit_ros.nodes.camera_source import CameraSourceConfig
-from mdi_exit_ros.nodes.controller import Controller, SetPointConfig
+from mdi_exit_ros.nodes.controller import Controller
 from mdi_exit_ros.nodes.defaults import nodes_yaml
 from mdi_exit_ros.nodes.parameters import declare
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
@@ -22,8 +27,19 @@ from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIGS = [SegmentWorkerConfig, WorkerSettings, CameraSourceConfig, SourceSettings, SetPointConfig, AdaptationSettings]
-LIVE = [SetPointConfig, AdaptationSettings]
+CONFIGS = [
+    *(SegmentWorkerConfig, WorkerSettings),
+    *(CameraSourceConfig, SourceSettings),
+    *(SetPointSettings, AdaptationSettings),
+]
+    SegmentWorkerConfig,
+    WorkerSettings,
+    CameraSourceConfig,
+    SourceSettings,
+    SetPointSettings,
+    AdaptationSettings,
+]
+LIVE = [SetPointSettings, AdaptationSettings]
 
 
 @pytest.fixture
@@ -149,3 +165,8 @@ def test_controller_refuses_what_cannot_be_and_keeps_what_was(controller, name, 
     before = (controller.set_points, controller.settings, list(controller.thresholds))
     assert not controller.set_parameters([Parameter(name, value=value)])[0].successful
     assert (controller.set_points, controller.settings, controller.thresholds) == before
+
+
+def test_words_of_settings_are_those_of_backends_and_codec():
+    assert (node_settings.BACKENDS, node_settings.DEVICES) == (FASTEST_FIRST, DEVICES)
+    assert node_settings.ENCODINGS == ENCODINGS

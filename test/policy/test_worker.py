@@ -39,7 +39,8 @@ from mdi_exit_ros.policy.events import (
     TasksRejected,
     Tick,
 )
-from mdi_exit_ros.policy.worker import FORGET_PEER_S, PEERS_MAX, WorkerCore
+from mdi_exit_ros.policy.peers import FORGET_PEER_S, PEERS_MAX
+from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.task import Answer, PeerId, Reason, State, Status, Strategy, Task
 
 
@@ -355,7 +356,8 @@ def test_made_up_names_take_bounded_memory_and_no_room_and_are_forgotten() -> No
     for number in range(2 * PEERS_MAX):
         core.handle(source_report(PeerId(f"s{number}", number), hears=()), 1.0)
         core.handle(worker_report(PeerId(f"n{number}", number)), 1.0)
-    sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict)}
+    owned = {**vars(core), **vars(core._peers)}
+    sizes = {name: len(value) for name, value in owned.items() if isinstance(value, dict)}
     assert max(sizes.values()) == PEERS_MAX, sizes
     camera = Camera(core)
     assert camera.send(4, 1.1) == [RunBatch(1, tasks(4))]

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -13,16 +11,12 @@ import pytest
 import yaml
 
 from mdi_exit_ros.errors import ConfigurationError, DataError
-from mdi_exit_ros.parameter import parameters_of
 from mdi_exit_ros.simulation.arrivals import read_arrivals
 from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.generated import generated_topology
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.scenario import (
-    ControllerShell,
     Generated,
-    SourceShell,
-    WorkerShell,
     find_scenario,
     known_scenarios,
     load_scenario,
@@ -337,23 +331,6 @@ def test_bad_arrivals_are_told_with_their_line(tmp_path: Path, content: bytes, t
     path.write_bytes(content)
     with pytest.raises(ConfigurationError, match=text):
         read_arrivals(path)
-
-
-@pytest.mark.graph
-def test_bounds_of_the_nodes_shells_are_those_of_the_ros_nodes() -> None:
-    for ours, module, theirs in (
-        (WorkerShell, "segment_worker", ["SegmentWorkerConfig"]),
-        (SourceShell, "camera_source", ["CameraSourceConfig"]),
-        (ControllerShell, "controller", ["ControllerConfig", "SetPointConfig"]),
-    ):
-        node = importlib.import_module(f"mdi_exit_ros.nodes.{module}")
-        known = {name: (default, info) for kind in theirs for name, default, info in parameters_of(getattr(node, kind))}
-        for name, default, info in parameters_of(ours):
-            theirs_default, theirs_info = known[name]
-            assert default == theirs_default
-            assert dataclasses.replace(info, help="", unit="") == dataclasses.replace(
-                theirs_info, help="", unit="", live=False
-            )
 
 
 # ---- topologies made on the spot -----------------------------------------------------------------------------------

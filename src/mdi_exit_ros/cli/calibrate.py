@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+
+if TYPE_CHECKING:
+    from mdi_exit_ros.profile import Profile
 
 
 @click.command(short_help="Fit a model's temperatures and thresholds to labelled images.")
@@ -50,6 +53,7 @@ def calibrate(
 
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.model.checkpoint import load_network
+    from mdi_exit_ros.profile import PROFILE_NAME, profile_path, save_profile
     from mdi_exit_ros.simulation.recording import RECORDING_NAME, Recording, save_recording
     from mdi_exit_ros.training import calibration
     from mdi_exit_ros.training.datasets import (
@@ -84,7 +88,8 @@ def calibrate(
         except MissingSplitError:
             others = None
     macs = calibration.exit_costs(card.segment_macs, card.exit_macs)
-    seconds, basis = _times(card, profile_file, batch)
+    measured = _measured(card, profile_file)
+    seconds, basis = _times(card, measured, batch)
     costs = calibration.time_costs(seconds) if seconds else None
     logits, labels = exit_logits(network, deciding.images), labels_for(card, deciding)
     fitted = fit(logits, labels, macs, costs)
@@ -114,6 +119,12 @@ def calibrate(
             deciding.data_hash,
         )
         save_recording(recording, out_directory / RECORDING_NAME)
+        if measured is not None:
+            # Temperatures change the model's id, and not how long its segments take.
+            renamed = measured.model_copy(update={"model_id": written.model_id})
+            save_profile(renamed, out_directory / PROFILE_NAME)
+            if profile_file is None:
+                save_profile(renamed, profile_path(written.model_id))
         click.echo(f"wrote {out_directory} ({written.model_id})")
     if plot_directory is not None:
         from mdi_exit_ros.training.plots import draw_calibration
@@ -125,13 +136,18 @@ def calibrate(
         write_json(document, json_path)
 
 
-def _times(card: Any, profile_file: Path | None, batch: int) -> tuple[tuple[float, ...], str]:
-    """Time per frame (s) of each segment, and what to call it; no times where none were measured."""
+def _measured(card: Any, profile_file: Path | None) -> Profile | None:
     from mdi_exit_ros.profile import load_profile_of, profile_path
 
     if profile_file is None and not profile_path(card.model_id).is_file():
+        return None
+    return load_profile_of(card.name, card.model_id, profile_file)
+
+
+def _times(card: Any, measured: Profile | None, batch: int) -> tuple[tuple[float, ...], str]:
+    """Time per frame (s) of each segment, and what to call it; no times where none were measured."""
+    if measured is None:
         return (), "multiply-accumulates"
-    measured = load_profile_of(card.name, card.model_id, profile_file)
     times = measured.fastest(batch=batch)
     seconds = times.per_frame(range(1, card.num_segments + 1), batch)
     where = f"{times.backend} {times.precision}, batches of {batch}, {measured.machine.get('processor')}"

@@ -9,12 +9,10 @@ from pathlib import Path
 from mdi_exit_ros.codec import ENCODINGS
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import ModelCard, load_card
-from mdi_exit_ros.profile import Profile, load_profile_of
+from mdi_exit_ros.profile import PROFILE_NAME, Profile, load_profile_of
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.recording import RECORDING_NAME, load_recording
 from mdi_exit_ros.simulation.scenario import Scenario
-
-PROFILE_NAME = "profile.json"  # of a model directory
 
 
 def simulated_model(scenario: Scenario) -> SimulatedModel:

@@ -18,6 +18,7 @@ from std_msgs.msg import Header
 from mdi_exit_msgs.msg import Policy, ResultBatch, WorkerStatus
 from mdi_exit_ros.errors import ConfigurationError, MessageError
 from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.node_settings import SourceNodeSettings
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
     answers_from_message,
@@ -46,24 +47,10 @@ PATIENCE_S = 5.0  # without progress, after which the node says what it waits fo
 
 
 @dataclasses.dataclass(frozen=True)
-class CameraSourceConfig(NodeConfig):
+class CameraSourceConfig(SourceNodeSettings, NodeConfig):
     """Parameters of a source besides those of its core."""
 
     entries: list[str] = parameter([], "workers that frames may enter, the home worker first")
-    input: str = parameter(
-        "topic", "topic, sample (shipped images), device:N, or the path of a folder, .zip archive or video file"
-    )
-    image_transport: str = parameter("raw", "what an image topic carries", choices=("raw", "compressed"))
-    rate_hz: float = parameter(
-        0.0, "rate at which a finite input offers frames; 0: as fast as admitted", unit="Hz", low=0.0, high=100000.0
-    )
-    frames: int = parameter(0, "frames to offer in all; 0: all there are", low=0, high=1_000_000_000)
-    loop: bool = parameter(False, "begin anew when a finite input ends")
-    drop: str = parameter(
-        "auto",
-        "refuse the oldest waiting frame when a newer one comes; auto: topics and devices only",
-        choices=("auto", "oldest", "never"),
-    )
     summary_path: str = parameter("", "JSON file written at the end; empty: none")
     exit_when_finished: bool = parameter(True, "end the process when a finite input is played and every frame closed")
 

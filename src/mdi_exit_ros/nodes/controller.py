@@ -16,6 +16,7 @@ from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import INT8
 from mdi_exit_ros.errors import MdiExitError, MessageError
 from mdi_exit_ros.model.card import ModelCard, load_card
+from mdi_exit_ros.node_settings import ControllerNodeSettings, SetPointSettings
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.conversions import (
     cluster_to_message,
@@ -44,41 +45,22 @@ APPLIED = "applied."
 
 
 @dataclasses.dataclass(frozen=True)
-class ControllerConfig(NodeConfig):
+class ControllerConfig(ControllerNodeSettings, NodeConfig):
     """Parameters of a controller besides those of adaptation and the thresholds."""
 
     model: str = parameter(
         "mobilenetv2", "shipped model, or folder with a model.json; changed here, the whole cluster changes", live=True
     )
 
-    priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
     home: str = parameter("", "worker that frames enter, for adaptive_allocation")
     edges: list[str] = parameter([], "edges as FROM>TO over which segments may be spread, for adaptive_allocation")
-
-
-@dataclasses.dataclass(frozen=True)
-class SetPointConfig:
-    """Set-points besides the thresholds; only users change them."""
-
-    mode: str = parameter(
-        "manual",
-        "manual: set-points as they are; rate: the admission interval adapts; threshold: the thresholds adapt",
-        choices=("manual", "rate", "threshold"),
-        live=True,
-    )
-    target_accuracy: float = parameter(
-        0.0, "accuracy to hold at least cost, instead of exit_threshold; 0: unused", low=0.0, high=1.0, live=True
-    )
-    admission_rate: int = parameter(
-        0, "frames admitted per second by each source, at most; 0: unlimited", unit="Hz", low=0, high=5000, live=True
-    )
 
 
 class Controller(CoreNode):
     """Applies a policy to the cluster.
 
     Subscribes: workers, sources, policy. Publishes: policy, cluster, /diagnostics. Services: lifecycle and parameters.
-    Parameters: ControllerConfig; live: SetPointConfig, exit_threshold.<k>, AdaptationSettings; applied.* mirror what
+    Parameters: ControllerConfig; live: SetPointSettings, exit_threshold.<k>, AdaptationSettings; applied.* mirror what
     is applied and are changed by the node alone.
     """
 
@@ -87,7 +69,7 @@ class Controller(CoreNode):
     def __init__(self) -> None:
         super().__init__("controller")
         self.config = self.declare_config(ControllerConfig)
-        self.set_points = declare(self, SetPointConfig)
+        self.set_points = declare(self, SetPointSettings)
         self.settings = declare(self, AdaptationSettings)
         self.card = load_card(self.config.model)
         self._cards = {self.config.model: self.card}

@@ -7,8 +7,9 @@ import json
 import textwrap
 from typing import Any
 
+from mdi_exit_ros.node_settings import SetPointSettings
 from mdi_exit_ros.nodes.camera_source import CameraSourceConfig
-from mdi_exit_ros.nodes.controller import THRESHOLD, ControllerConfig, SetPointConfig
+from mdi_exit_ros.nodes.controller import THRESHOLD, ControllerConfig
 from mdi_exit_ros.nodes.parameters import NodeConfig
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
 from mdi_exit_ros.parameter import ParameterInfo, parameters_of
@@ -22,7 +23,7 @@ SECTIONS: tuple[tuple[str, tuple[type, ...]], ...] = (
     ("camera_source", (CameraSourceConfig, SourceSettings)),
     (
         "controller; those marked live may be changed while it runs",
-        (ControllerConfig, SetPointConfig, AdaptationSettings),
+        (ControllerConfig, SetPointSettings, AdaptationSettings),
     ),
 )
 HEADER = """\
@@ -50,7 +51,7 @@ def nodes_yaml() -> str:
                         f"{name} has two defaults, {seen[name]!r} and {value!r}: give one of them a new name"
                     )
                 seen.setdefault(name, value)
-        if SetPointConfig in configs:
+        if SetPointSettings in configs:
             lines += [
                 *_comment(f"{THRESHOLD_INFO.description}; exits 1..K-1, defaults come with the model"),
                 f"    # {THRESHOLD}1: 0.8",

@@ -15,11 +15,12 @@ import psutil
 from rclpy.publisher import Publisher
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
-from mdi_exit_ros.codec import ENCODINGS, CodecError
+from mdi_exit_ros.codec import CodecError
 from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
-from mdi_exit_ros.model.backends.interface import DEVICES, SegmentOutput
-from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, resolve_backend
+from mdi_exit_ros.model.backends.interface import SegmentOutput
+from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.node_settings import WorkerNodeSettings
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
@@ -63,20 +64,13 @@ SOURCE_SILENT_S = 10.0  # after which a source's publisher is taken back
 
 
 @dataclasses.dataclass(frozen=True)
-class SegmentWorkerConfig(NodeConfig):
+class SegmentWorkerConfig(WorkerNodeSettings, NodeConfig):
     """Parameters of a worker besides those of its core."""
 
     segments: list[int] = parameter([], "segments held, 1..K; empty: all")
     neighbours: list[str] = parameter([], "workers that share an edge with this one")
     strategy: str = parameter("mdi_exit", "which tasks may move", choices=tuple(Strategy))
     exits: bool = parameter(True, "frames may leave before the last exit")
-    backend: str = parameter("auto", "what computes", choices=("auto", *FASTEST_FIRST))
-    device: str = parameter("cpu", "where it computes; others need a build of the backend", choices=DEVICES)
-    precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
-    encoding: str = parameter("raw", "how features travel to neighbours", choices=ENCODINGS)
-    threads: int = parameter(
-        0, "threads that share a batch; 0: this computer's processors, shared out among its workers", low=0, high=256
-    )
     workers_here: int = parameter(1, "workers that share this computer's processors", low=1, high=1024)
     processors: list[int] = parameter([], "processors that the worker may use; empty: all")
 

@@ -45,12 +45,11 @@ from mdi_exit_ros.policy.events import (
 from mdi_exit_ros.policy.model_change import PreparedModel
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
+from mdi_exit_ros.policy.peers import FORGET_PEER_S, Peer, Peers
 from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
-FORGET_PEER_S = 5.0  # silence after which a peer is forgotten and its credit taken back
-PEERS_MAX = 1024  # sources and workers remembered; who comes later is heard when others have been forgotten
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
@@ -118,21 +117,6 @@ class WorkerSetup:
     service_times: tuple[tuple[int, int, float], ...] = ()
 
 
-@dataclasses.dataclass
-class _Peer:
-    """A node heard lately: its life, since when, and its newest status.
-
-    `hears` are the workers whose answers it hears and `model_id` its model, where it is a source.
-    """
-
-    life: PeerId
-    since: float
-    stamp: float = -1.0
-    heard_at: float = 0.0
-    hears: frozenset[PeerId] = frozenset()
-    model_id: str = ""
-
-
 class WorkerCore:
     """What one worker decides: exit, keep or move each task, and whom to give credit.
 
@@ -170,8 +154,7 @@ class WorkerCore:
             source_room //= 2
         self._from_sources = CreditPool(source_room)
         self._from_workers = CreditPool(self._settings.queue_capacity - source_room)
-        self._sources: dict[str, _Peer] = {}
-        self._workers: dict[str, _Peer] = {}
+        self._peers = Peers(setup.me, setup.neighbours, self._settings.liveness_timeout_s)
         self._policies = PolicySelector()
         self._service = ServiceTimes()
         for measured in setup.service_times:
@@ -250,12 +233,11 @@ class WorkerCore:
 
     def _on_tasks(self, event: TasksReceived, now: float) -> None:
         sender = event.sender
-        source = self._sources.get(sender.name)
-        is_source = source is not None and source.life == sender
+        is_source = self._peers.is_source(sender)
         pool = self._from_sources if is_source else self._from_workers
         if not event.tasks:
             fits = event.model_id == self.setup.model_id and event.receiver_incarnation == self.setup.me.incarnation
-            if fits and self._state is State.RUNNING and self._is_answerable(sender, now):
+            if fits and self._state is State.RUNNING and self._peers.is_answerable(sender, now):
                 pool.open(sender, event.sent_total, now)
                 self._awaited = True
             return
@@ -270,25 +252,6 @@ class WorkerCore:
             self._refuse(event.tasks, Reason.NO_CREDIT)
         else:
             self._accept(event, stream, now, from_source=is_source)
-
-    def _is_answerable(self, sender: PeerId, now: float) -> bool:
-        """Whether the frames that `sender` would send can be answered wherever they end: else answers would be lost.
-
-        A source must hear this worker and all workers alive, for its frames may move to any of them; a worker may
-        send the frames of any source, so every source must hear this worker. What others do not achieve within
-        `FORGET_PEER_S` is not waited for.
-        """
-        source, worker = self._sources.get(sender.name), self._workers.get(sender.name)
-        if source is not None and source.life == sender:
-            alive = (
-                each for each in self._workers.values() if now - each.heard_at <= self._settings.liveness_timeout_s
-            )
-            missing = (each for each in alive if self.setup.neighbours and each.life not in source.hears)
-            return self.setup.me in source.hears and all(now - each.since > FORGET_PEER_S for each in missing)
-        if worker is None or worker.life != sender or not self._sources:
-            return False
-        deaf = (each for each in self._sources.values() if self.setup.me not in each.hears)
-        return all(now - each.since > FORGET_PEER_S for each in deaf)
 
     def _accept(self, event: TasksReceived, stream: Inbound, now: float, *, from_source: bool) -> None:
         lost_before = stream.lost
@@ -365,7 +328,7 @@ class WorkerCore:
                     f"another worker is named {name}: give it another name, or its cluster another ROS_DOMAIN_ID",
                 )
             return []
-        if self._hear_peer(self._workers, report.worker, report.stamp, now) is None:
+        if self._peers.hear_worker(report.worker, report.stamp, now) is None:
             return []
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         stream = self._from_workers.streams.get(name)
@@ -403,9 +366,9 @@ class WorkerCore:
         name = report.source.name
         if report.state is State.STOPPING:
             self._from_sources.close(name)
-            self._sources.pop(name, None)
+            self._peers.sources.pop(name, None)
             return
-        source = self._hear_peer(self._sources, report.source, report.stamp, now)
+        source = self._peers.hear_source(report.source, report.stamp, now)
         if source is None:
             return
         source.model_id = report.model_id
@@ -417,15 +380,6 @@ class WorkerCore:
                 self._awaited = True
         mine = next((stream for stream in report.streams if stream.peer == self.setup.me), None)
         self._hear_stream(self._from_sources.streams.get(name), report.source, mine, now)
-
-    def _hear_peer(self, known: dict[str, _Peer], life: PeerId, stamp: float, now: float) -> _Peer | None:
-        peer = known.get(life.name)
-        if peer is None and len(known) >= PEERS_MAX and life.name not in self._neighbours:
-            return None
-        if peer is None or peer.life != life:
-            peer = known[life.name] = _Peer(life, since=now)
-        peer.stamp, peer.heard_at = stamp, now
-        return peer
 
     def _hear_stream(self, stream: Inbound | None, sender: PeerId, mine: StreamReport | None, now: float) -> None:
         if stream is None or stream.sender != sender:
@@ -709,7 +663,7 @@ class WorkerCore:
 
     def _send_answers(self, source: PeerId, answers: list[Answer], now: float) -> SendAnswers:
         """Answers take along the credit for which the source would otherwise wait until the next status."""
-        self._from_sources.grant(now, self._sources_expected)
+        self._from_sources.grant(now, self._peers.sources_expected)
         stream = self._from_sources.streams.get(source.name)  # looked up after: granting may close a stream
         if stream is None or stream.sender != source:
             return SendAnswers(source, tuple(answers))
@@ -722,11 +676,12 @@ class WorkerCore:
             return []
         self._reported_at = now
         self._awaited = False
-        for heard in (self._sources, self._workers):
-            for name in [n for n, peer in heard.items() if now - peer.heard_at > FORGET_PEER_S]:
-                del heard[name]
-        neighbours = sum(name in self._neighbours for name in self._workers)
-        for pool, expected in ((self._from_sources, self._sources_expected), (self._from_workers, neighbours)):
+        peers = self._peers
+        peers.forget(now)
+        for pool, expected in (
+            (self._from_sources, peers.sources_expected),
+            (self._from_workers, peers.neighbours_expected),
+        ):
             for name in [n for n, stream in pool.streams.items() if now - stream.heard_at > FORGET_PEER_S]:
                 pool.close(name)
             pool.grant(now, expected)
@@ -754,11 +709,6 @@ class WorkerCore:
         ]
 
     @property
-    def _sources_expected(self) -> int:
-        """Sources that may have a stream before long: those that hear the answers from here."""
-        return sum(self.setup.me in source.hears for source in self._sources.values())
-
-    @property
     def _status_interval_s(self) -> float:
         settings = self._settings
         return settings.status_interval_min_s if self._awaited else settings.status_interval_max_s
@@ -770,11 +720,11 @@ class WorkerCore:
 
     def _streams(self, now: float) -> tuple[StreamReport, ...]:
         reports: dict[PeerId, StreamReport] = {}
-        for pool, known in ((self._from_sources, self._sources), (self._from_workers, self._workers)):
+        for pool, known in ((self._from_sources, self._peers.sources), (self._from_workers, self._peers.workers)):
             for name, stream in pool.streams.items():
                 peer = known.get(name)
                 if peer is None or peer.life != stream.sender:
-                    peer = _Peer(stream.sender, since=now, heard_at=now)
+                    peer = Peer(stream.sender, since=now, heard_at=now)
                 reports[stream.sender] = StreamReport(
                     peer=stream.sender,
                     open=True,
@@ -804,17 +754,12 @@ class WorkerCore:
         if self._state is not State.RUNNING:
             self._finished = True
             return [Finished()]
-        if policy is None or self._held or not self._next_model.is_due(policy) or self._is_old_model_needed(now):
+        if policy is None or self._held or not self._next_model.is_due(policy):
+            return []
+        if self._peers.need_model(self.setup.model_id, now):
             return []
         self._finished = True
         return [ChangeModel(policy.model, policy.model_id)]
-
-    def _is_old_model_needed(self, now: float) -> bool:
-        """Whether a source that is alive may still have frames of the model that is to be changed."""
-        return any(
-            source.model_id == self.setup.model_id and now - source.heard_at <= self._settings.liveness_timeout_s
-            for source in self._sources.values()
-        )
 
     def _warn(self, key: str, text: str) -> None:
         self._warnings.append(Warn(key, text))

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mdi_exit_ros.errors import ConfigurationError, MdiExitError
-from mdi_exit_ros.parameter import check, parameter, parameters_of
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.simulation.costs import NodeCosts
 from mdi_exit_ros.topology import meant, node_parameters, read_mapping
@@ -193,35 +191,6 @@ class Scenario(_Strict):
         return self
 
 
-@dataclasses.dataclass(frozen=True)
-class WorkerShell:
-    """Parameters of a worker besides its core's that a simulation knows, bounded as the ROS node has them."""
-
-    encoding: str = parameter("raw", "how features travel", choices=("raw", "fp16", "int8"))
-    threads: int = parameter(0, "threads that share a batch", low=0, high=256)
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceShell:
-    """The same of a source."""
-
-    drop: str = parameter("auto", "refuse the oldest waiting frame", choices=("auto", "oldest", "never"))
-
-
-@dataclasses.dataclass(frozen=True)
-class ControllerShell:
-    """The same of a controller."""
-
-    target_accuracy: float = parameter(0.0, "accuracy to hold at least cost", low=0.0, high=1.0)
-    admission_rate: int = parameter(0, "frames admitted per second", low=0, high=5000)
-    priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
-
-
-_SHELLS: dict[str, type[WorkerShell | SourceShell | ControllerShell]] = {
-    "worker": WorkerShell,
-    "source": SourceShell,
-    "controller": ControllerShell,
-}
 # What a ROS node has a parameter for and a scenario a key of its own, or no use.
 _SAID_BY = {
     "worker": {"backend": "backend", "precision": "precision", "device": ""},
@@ -289,7 +258,7 @@ def make_scenario(content: dict[str, Any], *, origin: Path | str) -> Scenario:
         scenario = Scenario.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(_explain(str(origin), error)) from error
-    checked = {kind: simulated_parameters(f"{origin}: {kind}", kind, getattr(scenario, kind)) for kind in _SHELLS}
+    checked = {kind: simulated_parameters(f"{origin}: {kind}", kind, getattr(scenario, kind)) for kind in _SAID_BY}
     folder = Path(origin).parent
     places: dict[str, Any] = {"arrivals": _placed(scenario.arrivals, folder)}
     places["arrivals_of"] = {name: _placed(each, folder) for name, each in scenario.arrivals_of.items()}
@@ -324,11 +293,6 @@ def simulated_parameters(place: str, kind: str, given: Mapping[str, Any]) -> dic
         if name in found:
             instead = f"expected the scenario's {key} instead" if key else "expected that it is left out"
             raise ConfigurationError(f"{place}.{name}: has no effect in a simulation: {instead}, got {found[name]!r}")
-    shell = _SHELLS[kind]
-    try:
-        check(shell(**{name: found[name] for name, _, _ in parameters_of(shell) if name in found}))
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}.{error}") from error
     return found
 
 
