@@ -32,13 +32,6 @@ CONFIGS = [
     *(CameraSourceConfig, SourceSettings),
     *(SetPointSettings, AdaptationSettings),
 ]
-    SegmentWorkerConfig,
-    WorkerSettings,
-    CameraSourceConfig,
-    SourceSettings,
-    SetPointSettings,
-    AdaptationSettings,
-]
 LIVE = [SetPointSettings, AdaptationSettings]
 
 
