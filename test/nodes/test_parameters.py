@@ -10,9 +10,9 @@ from rcl_interfaces.msg import ParameterType
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros import node_settings
 from mdi_exit_ros.codec import ENCODINGS
+from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.backends.interface import DEVICES
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST
 from mdi_exit_ros.node_settings import SetPointSettings
