@@ -22,6 +22,13 @@ import click
     type=click.Choice(["fp32", "bf16"]),
     help="Of activations; bf16 is faster on processors and GPUs that compute in it.",
 )
+@click.option(
+    "--early-exit-weight",
+    default=0.4,
+    show_default=True,
+    type=click.FloatRange(min=0.0, max=10.0),
+    help="Weight of each early exit's loss; the last one's is 1.",
+)
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--validation-size",
@@ -42,6 +49,7 @@ def train(
     seed: int,
     batch_size: int,
     precision: str,
+    early_exit_weight: float,
     device: str,
     validation_size: int | None,
     half_weights: bool,
@@ -59,11 +67,18 @@ def train(
     from mdi_exit_ros.training.start import starting_point
 
     name, network = load_architecture(architecture)
-    options = TrainingOptions(epochs=epochs, seed=seed, batch_size=batch_size, precision=precision)
+    options = TrainingOptions(
+        epochs=epochs, seed=seed, batch_size=batch_size, precision=precision, early_exit_weight=early_exit_weight
+    )
     # the card names the archive, not where it lay on this computer
     command = (
         f"mdi-exit train --data {Path(data).name} --architecture {Path(architecture).name} --epochs {epochs} "
         f"--seed {seed} --batch-size {batch_size} --precision {precision}"
+        + (
+            f" --early-exit-weight {early_exit_weight}"
+            if early_exit_weight != TrainingOptions.early_exit_weight
+            else ""
+        )
         + (f" --validation-size {validation_size}" if validation_size else "")
         + (" --half-weights" if half_weights else "")
         + (f" --start-from {start_from}" if start_from else "")
