@@ -29,6 +29,13 @@ import click
     type=click.FloatRange(min=0.0, max=10.0),
     help="Weight of each early exit's loss; the last one's is 1.",
 )
+@click.option(
+    "--learning-rate",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(min=0.0, max=10.0, min_open=True),
+    help="The highest, for batches of 128; lower ones suit a start from a trained model.",
+)
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--validation-size",
@@ -50,6 +57,7 @@ def train(
     batch_size: int,
     precision: str,
     early_exit_weight: float,
+    learning_rate: float,
     device: str,
     validation_size: int | None,
     half_weights: bool,
@@ -68,17 +76,20 @@ def train(
 
     name, network = load_architecture(architecture)
     options = TrainingOptions(
-        epochs=epochs, seed=seed, batch_size=batch_size, precision=precision, early_exit_weight=early_exit_weight
+        epochs=epochs,
+        seed=seed,
+        batch_size=batch_size,
+        precision=precision,
+        early_exit_weight=early_exit_weight,
+        peak_learning_rate=learning_rate,
     )
+    usual = TrainingOptions()
     # the card names the archive, not where it lay on this computer
     command = (
         f"mdi-exit train --data {Path(data).name} --architecture {Path(architecture).name} --epochs {epochs} "
         f"--seed {seed} --batch-size {batch_size} --precision {precision}"
-        + (
-            f" --early-exit-weight {early_exit_weight}"
-            if early_exit_weight != TrainingOptions.early_exit_weight
-            else ""
-        )
+        + (f" --early-exit-weight {early_exit_weight}" if early_exit_weight != usual.early_exit_weight else "")
+        + (f" --learning-rate {learning_rate}" if learning_rate != usual.peak_learning_rate else "")
         + (f" --validation-size {validation_size}" if validation_size else "")
         + (" --half-weights" if half_weights else "")
         + (f" --start-from {start_from}" if start_from else "")
