@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -91,16 +91,10 @@ class BackendProfile(_Frozen):
         largest, longest = points[-1]
         return longest * batch / largest
 
-    def first_estimates(
-        self, segments: Sequence[int], batch_max: int, lanes_used: Callable[[int], int]
-    ) -> tuple[tuple[int, int, float], ...]:
-        """Segment, batch and time (s) of what was measured up to `batch_max`, from the smallest batch to the largest.
-
-        Args:
-            lanes_used: how many lanes share a batch of so many frames.
-        """
+    def first_estimates(self, segments: Sequence[int], batch_max: int) -> tuple[tuple[int, int, float], ...]:
+        """Segment, batch and time (s) of what was measured up to `batch_max`, smallest batches first."""
         return tuple(
-            (segment, batch, self.seconds(segment, batch) / lanes_used(batch))
+            (segment, batch, self.seconds(segment, batch))
             for batch in self.batches
             for segment in segments
             if batch <= batch_max

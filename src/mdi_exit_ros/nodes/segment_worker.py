@@ -8,7 +8,6 @@ import os
 import random
 import sys
 import time
-from functools import partial
 from typing import Any, assert_never
 
 import psutil
@@ -52,10 +51,9 @@ from mdi_exit_ros.policy.actions import (
     WorkerAction,
 )
 from mdi_exit_ros.policy.events import AppliedPolicy, ModelLoaded, SegmentsLoaded, ServiceDone, ServiceFailed
-from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.profile import times_here
-from mdi_exit_ros.task import PeerId, Reason, Strategy, Task
+from mdi_exit_ros.task import PeerId, Reason, Strategy
 
 MEMORY_POLL_S = 1.0
 PATIENCE_S = 10.0  # without a source, after which the node says so
@@ -135,6 +133,7 @@ class SegmentWorker(CoreNode):
             exit_thresholds=card.default_thresholds,
             settings=self.settings,
             service_times=self._expected_times(model),
+            lanes=self._backend.lanes,
         )
 
     def _load_beside(self, model: LoadedModel, segments: tuple[int, ...]) -> None:
@@ -188,15 +187,15 @@ class SegmentWorker(CoreNode):
             return ()
         if times is None:
             return ()
-        return times.first_estimates(model.segments, self.settings.batch_max, partial(lanes_used, self._backend.lanes))
+        return times.first_estimates(model.segments, self.settings.batch_max)
 
     def start(self) -> WorkerCore:
         """A new core and its compute thread."""
         self._tensors = TensorStore()
         self._patient_until = time.monotonic() + PATIENCE_S
         self._policy: AppliedPolicy | None = None
-        self._compute = Compute(self._model.runner, self._backend.lanes, self._on_computed, self._on_failed)
-        self._compute_thread = self.run_thread(self._compute.loop, name="compute")
+        self._compute = Compute(self._model.runner, self._on_computed, self._on_failed)
+        self._lanes = [self.run_thread(self._compute.loop, name=f"lane{lane}") for lane in range(self._backend.lanes)]
         return self._new_core()
 
     def _new_core(self) -> WorkerCore:
@@ -205,8 +204,10 @@ class SegmentWorker(CoreNode):
 
     def halt(self, core: Core) -> None:
         """Ends the compute thread."""
-        self._compute.stop()
-        self._compute_thread.join(2.0)
+        for _ in self._lanes:
+            self._compute.stop()
+        for lane in self._lanes:
+            lane.join(2.0)
 
     def close(self) -> None:
         """Forgets the publishers that are gone."""
@@ -258,17 +259,17 @@ class SegmentWorker(CoreNode):
 
     # ---- compute ---------------------------------------------------------------------------------------------
 
-    def _on_computed(self, tasks: tuple[Task, ...], output: SegmentOutput, duration_s: float) -> None:
-        event = ServiceDone(tuple(output.confidence.tolist()), tuple(output.class_id.tolist()), duration_s)
+    def _on_computed(self, batch: RunBatch, output: SegmentOutput, duration_s: float) -> None:
+        event = ServiceDone(tuple(output.confidence.tolist()), tuple(output.class_id.tolist()), duration_s, batch.lane)
         with self.condition:
             if output.features is not None:
-                self._tensors.replace(tasks, output.features)
+                self._tensors.replace(batch.tasks, output.features)
             self.feed(event)
 
-    def _on_failed(self, tasks: tuple[Task, ...], error: Exception) -> None:
-        segment = tasks[0].segment
-        self.say_once(f"compute:{segment}", f"segment {segment} failed on {len(tasks)} frames: {error!r}")
-        self.feed(ServiceFailed())
+    def _on_failed(self, batch: RunBatch, error: Exception) -> None:
+        segment = batch.segment
+        self.say_once(f"compute:{segment}", f"segment {segment} failed on {len(batch.tasks)} frames: {error!r}")
+        self.feed(ServiceFailed(batch.lane))
 
     # ---- actions ---------------------------------------------------------------------------------------------
 
@@ -276,7 +277,7 @@ class SegmentWorker(CoreNode):
         """Does what the core asks."""
         match action:
             case RunBatch():
-                self._compute.submit(action.segment, action.tasks, self._tensors.rows(action.tasks))
+                self._compute.submit(action, self._tensors.rows(action.tasks))
             case SendTasks():
                 values = spans(self._tensors.rows(action.tasks))
                 message = tasks_to_message(

@@ -9,7 +9,6 @@ from functools import lru_cache
 
 from mdi_exit_ros.planner.arrangement import Duty, Use
 from mdi_exit_ros.planner.demand import Candidate, Demand
-from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.policy.worker import WorkerSettings
 from mdi_exit_ros.simulation.shells import MESSAGE_NBYTES, STATUS_NBYTES, STREAM_NBYTES, TASK_NBYTES
@@ -119,7 +118,7 @@ class Place:
         self.computer = computer
         self.costs = costs
         self.is_robot = is_robot
-        self.lanes = lanes_used(max(1, int(computer.cores)), costs.demand.batch)
+        self.lanes = max(1, int(computer.cores))
         self.thread = computer.speed * min(1.0, computer.cores)  # what one thread does, in profiled cores
         self.all = computer.speed * computer.cores
         self.always = always
@@ -131,7 +130,7 @@ class Place:
     def uses(self, work: Work) -> tuple[Use, ...]:
         """Of the cores, by a worker and, on the robot, by the camera source and the controller."""
         name, costs = self.computer.name, self.costs
-        serial_s = work.network_s / self.lanes + work.own_s  # a batch on its lanes, Python's work in between
+        serial_s = max(work.network_s / self.lanes, work.own_s)  # batches on lanes, Python's work beside them
         found = [Use("compute", name, self.always / self.thread, serial_s / self.thread)]
         if self.is_robot:
             always = self.always + costs.source_always

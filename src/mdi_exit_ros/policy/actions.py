@@ -10,10 +10,11 @@ from mdi_exit_ros.task import Answer, PeerId, Reason, Status, Task
 
 
 class RunBatch(NamedTuple):
-    """Run one segment on these tasks; the end comes back as ServiceDone or ServiceFailed. One batch at a time."""
+    """Run one segment on these tasks; the end comes back as ServiceDone or ServiceFailed. One batch per lane."""
 
     segment: int
     tasks: tuple[Task, ...]
+    lane: int = 0
 
 
 class LoadSegments(NamedTuple):

@@ -15,27 +15,27 @@ def smooth(old: float, new: float, weight: float) -> float:
 
 
 class ServiceTimes:
-    """Gamma: seconds per task, overall and by segment and batch size (powers of two)."""
+    """Gamma: seconds per task, overall and by segment and batch size (powers of two), all lanes together."""
 
     def __init__(self) -> None:
         self._mean_s = -1.0
         self._segment_s: dict[int, float] = {}
         self._batch_s: dict[tuple[int, int], float] = {}
 
-    def observe(self, segment: int, batch: int, duration_s: float, weight: float) -> None:
-        """Takes in one service run of `batch` tasks that took `duration_s` in all."""
-        per_task = duration_s / batch
+    def observe(self, segment: int, batch: int, duration_s: float, weight: float, *, lanes: int = 1) -> None:
+        """Takes in one service run of `batch` tasks that took `duration_s` in all on one of the lanes."""
+        per_task = duration_s / batch / lanes
         self._mean_s = smooth(self._mean_s, per_task, weight)
         self._segment_s[segment] = smooth(self._segment_s.get(segment, -1.0), per_task, weight)
         key = (segment, batch.bit_length())
         self._batch_s[key] = smooth(self._batch_s.get(key, -1.0), per_task, weight)
 
-    def expect(self, segment: int, batch: int, duration_s: float) -> None:
+    def expect(self, segment: int, batch: int, duration_s: float, *, lanes: int = 1) -> None:
         """Takes in a time measured before this life, to start with; call it from the smallest batch to the largest.
 
         The largest batch stands for the segment, as a loaded worker runs large ones.
         """
-        per_task = duration_s / batch
+        per_task = duration_s / batch / lanes
         self._batch_s[segment, batch.bit_length()] = per_task
         self._segment_s[segment] = per_task
         self._mean_s = sum(self._segment_s.values()) / len(self._segment_s)

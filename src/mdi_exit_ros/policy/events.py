@@ -181,15 +181,18 @@ class TasksRejected(NamedTuple):
 
 
 class ServiceDone(NamedTuple):
-    """The running batch is done: class and its calibrated confidence (0..1) per task of RunBatch, in its order."""
+    """The batch of a lane is done: class and its calibrated confidence (0..1) per task of RunBatch, in its order."""
 
     confidences: tuple[float, ...]
     class_ids: tuple[int, ...]
     duration_s: float
+    lane: int = 0
 
 
 class ServiceFailed(NamedTuple):
-    """The running batch raised an error; every task of it fails."""
+    """The batch of a lane raised an error; every task of it fails."""
+
+    lane: int = 0
 
 
 class SegmentsLoaded(NamedTuple):

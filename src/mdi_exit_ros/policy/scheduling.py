@@ -9,12 +9,19 @@ from typing import NamedTuple
 
 from mdi_exit_ros.task import FrameId, Task
 
-LANE_FRAMES_MIN = 4  # a batch is not cut into smaller parts than this
+LANE_FRAMES_MIN = 4  # lanes do not share fewer frames than this each
 
 
-def lanes_used(lanes: int, frames: int) -> int:
-    """How many of `lanes` a batch of that many frames is shared among, at least 1."""
-    return max(1, min(lanes, frames // LANE_FRAMES_MIN))
+def lane_share(frames: int, lanes: int) -> int:
+    """How many of the frames that wait one of the free lanes takes, so that the others get as many."""
+    return max(-(-frames // lanes), min(frames, LANE_FRAMES_MIN))
+
+
+class Service(NamedTuple):
+    """A batch that is being run, since when (s, local monotonic)."""
+
+    tasks: tuple[Task, ...]
+    since: float
 
 
 def goes_to_input(*, held: bool, input_length: int, output_length: int, output_threshold: int) -> bool:

@@ -46,7 +46,7 @@ from mdi_exit_ros.policy.model_change import PreparedModel
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
 from mdi_exit_ros.policy.peers import FORGET_PEER_S, Peer, Peers
-from mdi_exit_ros.policy.scheduling import TaskQueue, goes_to_input
+from mdi_exit_ros.policy.scheduling import Service, TaskQueue, goes_to_input, lane_share
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
@@ -101,7 +101,9 @@ class WorkerSetup:
         strategy: which tasks may move.
         exits_enabled: whether frames may leave before exit K.
         exit_thresholds: T_e^1..T_e^(K-1) until a controller is heard.
-        service_times: segment, batch size and seconds of runs measured before, from the smallest batch to the largest.
+        service_times: segment, batch size and seconds of runs on one lane measured before, from the smallest batch to
+            the largest.
+        lanes: threads that each run batches of their own.
     """
 
     me: PeerId
@@ -115,13 +117,14 @@ class WorkerSetup:
     exit_thresholds: tuple[float, ...]
     settings: WorkerSettings = WorkerSettings()
     service_times: tuple[tuple[int, int, float], ...] = ()
+    lanes: int = 1
 
 
 class WorkerCore:
     """What one worker decides: exit, keep or move each task, and whom to give credit.
 
     `handle` takes one event and the local monotonic time (s) and returns actions in the order in
-    which the shell performs them. At most one batch is in service.
+    which the shell performs them. At most one batch per lane is in service.
     """
 
     def __init__(self, setup: WorkerSetup, rng: random.Random) -> None:
@@ -138,8 +141,8 @@ class WorkerCore:
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
         self._input = TaskQueue()
         self._output = TaskQueue()
-        self._running: tuple[Task, ...] = ()
-        self._running_since = 0.0
+        self._running: dict[int, Service] = {}  # by lane
+        self._in_service = 0
         self._held: dict[FrameId, tuple[Task, Inbound]] = {}
         self._neighbours = Neighbourhood(
             Neighbour(
@@ -158,7 +161,7 @@ class WorkerCore:
         self._policies = PolicySelector()
         self._service = ServiceTimes()
         for measured in setup.service_times:
-            self._service.expect(*measured)
+            self._service.expect(*measured, lanes=setup.lanes)
         self._counts: Counter[str] = Counter()
         self._information = 0  # grows with every status heard and service ended
         self._tossed: dict[int, int] = {}  # segment -> information at which its head lost the toss
@@ -188,7 +191,7 @@ class WorkerCore:
             case ServiceDone():
                 self._on_service_done(event, now)
             case ServiceFailed():
-                self._on_service_failed()
+                self._on_service_failed(event)
             case SegmentsLoaded():
                 self._on_segments_loaded(event, now)
             case ModelLoaded():
@@ -287,11 +290,11 @@ class WorkerCore:
         self._refuse(event.tasks, event.reason)
 
     def _on_service_done(self, event: ServiceDone, now: float) -> None:
-        tasks, self._running = self._running, ()
+        tasks = self._end_service(event.lane)
         assert len(event.confidences) == len(event.class_ids) == len(tasks), "one of each per task of the batch"
         self._information += 1
         segment = tasks[0].segment
-        self._service.observe(segment, len(tasks), event.duration_s, self._smoothing)
+        self._service.observe(segment, len(tasks), event.duration_s, self._smoothing, lanes=self.setup.lanes)
         self._counts["served"] += len(tasks)
         self._counts["batches"] += 1
         thresholds = self._thresholds
@@ -310,10 +313,9 @@ class WorkerCore:
                 self._held[task.frame] = (following, self._held[task.frame][1])
                 self._place(following, now, offered=True)
 
-    def _on_service_failed(self) -> None:
-        tasks, self._running = self._running, ()
+    def _on_service_failed(self, event: ServiceFailed) -> None:
         self._information += 1
-        for task in tasks:
+        for task in self._end_service(event.lane):
             if self._holds(task):
                 self._end_attempt(task, Status.FAILED, Reason.COMPUTE)
             else:
@@ -462,7 +464,7 @@ class WorkerCore:
             return False
         self._input.remove(task.frame)
         self._output.remove(task.frame)
-        if older not in self._running:
+        if not any(older in service.tasks for service in self._running.values()):
             self._gone.append(older)
         stream.held -= 1
         del self._held[task.frame]
@@ -565,8 +567,23 @@ class WorkerCore:
         A task that has waited for `batch_wait_s` has its segment run first, the oldest of such before all others. While
         tasks of a higher priority wait, only their segments count.
         """
-        if self._running or self._state is not State.RUNNING:
-            return []
+        started: list[WorkerAction] = []
+        while self._state is State.RUNNING and len(self._running) < self.setup.lanes:
+            batch = self._choose_batch(now)
+            if not batch:
+                break
+            lane = next(lane for lane in range(self.setup.lanes) if lane not in self._running)
+            self._running[lane] = Service(tuple(batch), now)
+            self._in_service += len(batch)
+            started.append(RunBatch(batch[0].segment, tuple(batch), lane))
+        return started
+
+    def _end_service(self, lane: int) -> tuple[Task, ...]:
+        tasks = self._running.pop(lane).tasks
+        self._in_service -= len(tasks)
+        return tasks
+
+    def _choose_batch(self, now: float) -> list[Task]:
         batch: list[Task] = []
         while not batch:
             heads = [
@@ -585,15 +602,15 @@ class WorkerCore:
                     if other == turn
                 }
                 segment = max(sizes, key=sizes.__getitem__)  # of equals the oldest
-            batch = self._next_batch(segment, now)
-        self._running = tuple(batch)
-        self._running_since = now
-        return [RunBatch(segment, self._running)]
+            waiting = self._input.count(segment) + self._output.count(segment)
+            free = self.setup.lanes - len(self._running)
+            batch = self._next_batch(segment, min(self._settings.batch_max, lane_share(waiting, free)), now)
+        return batch
 
-    def _next_batch(self, segment: int, now: float) -> list[Task]:
+    def _next_batch(self, segment: int, most: int, now: float) -> list[Task]:
         """The first tasks of one segment from I and O together; tasks whose deadline has passed fail."""
         batch: list[Task] = []
-        while len(batch) < self._settings.batch_max:
+        while len(batch) < most:
             here, there = self._input.head(segment), self._output.head(segment)
             if here is not None and (there is None or here.turn <= there.turn):
                 task = self._input.pop(segment)
@@ -698,7 +715,7 @@ class WorkerCore:
                     output_queue=len(self._output),
                     service_time_s=self._service.mean_s,
                     segment_service_time_s=tuple(self._service.segment_s(segment) for segment in segments),
-                    busy_s=max(now - self._running_since, 1e-9) if self._running else 0.0,
+                    busy_s=max((max(now - service.since, 1e-9) for service in self._running.values()), default=0.0),
                     policy_version=self._policies.current.version if self._policies.current else 0,
                     counters=WorkerCounters(**self._counts),
                     streams=self._streams(now),
@@ -716,7 +733,7 @@ class WorkerCore:
     @property
     def _load(self) -> int:
         """I_n: tasks to run, those in service included."""
-        return len(self._input) + len(self._running)
+        return len(self._input) + self._in_service
 
     def _streams(self, now: float) -> tuple[StreamReport, ...]:
         reports: dict[PeerId, StreamReport] = {}

@@ -166,7 +166,6 @@ class Simulation:
             core,
             carrier=self.delivery,
             times=model.times,
-            lanes=cores.lanes_of(parameters, computer),
             said=self._said[model.model_id],
             image_of=partial(self._image_of, len(model.recording)),
             change=partial(self._change_model, name),

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
@@ -14,7 +13,6 @@ from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.bottleneck import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import SetPoints
-from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
 from mdi_exit_ros.simulation.model import SimulatedModel
@@ -52,7 +50,6 @@ def worker_core(
         raise ConfigurationError(
             f"{origin}: workers.{life.name}.encoding: expected one of {', '.join(model.input_nbytes)}, got {encoding!r}"
         )
-    lanes = partial(lanes_used, lanes_of(parameters, computer))
     setup = WorkerSetup(
         me=life,
         model_id=model.model_id,
@@ -66,8 +63,9 @@ def worker_core(
         settings=settings,
         service_times=tuple(
             (segment, batch, seconds / computer.speed)
-            for segment, batch, seconds in model.times.first_estimates(segments, settings.batch_max, lanes)
+            for segment, batch, seconds in model.times.first_estimates(segments, settings.batch_max)
         ),
+        lanes=lanes_of(parameters, computer),
     )
     return WorkerCore(setup, rng)
 

@@ -26,7 +26,6 @@ from mdi_exit_ros.policy.events import (
     TasksReceived,
     WorkerReport,
 )
-from mdi_exit_ros.policy.scheduling import lanes_used
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.profile import BackendProfile
 from mdi_exit_ros.simulation.shells import (
@@ -47,7 +46,6 @@ class SimulatedWorker(Node):
 
     Args:
         times: of segments on a core of speed 1.
-        lanes: threads that share a batch.
         said: class (0 when right) and confidence of each exit, by exit and image.
         image_of: the image that a frame shows.
         change: begins a new life of this worker with the segments of another model.
@@ -61,7 +59,6 @@ class SimulatedWorker(Node):
         *,
         carrier: Carrier,
         times: BackendProfile,
-        lanes: int,
         said: list[tuple[list[int], list[float]]],
         image_of: Callable[[Task], int],
         change: Callable[[LoadModel], None],
@@ -74,7 +71,6 @@ class SimulatedWorker(Node):
         self._model_id = core.setup.model_id
         self._carrier = carrier
         self._times = times
-        self._lanes = lanes
         self._said = said
         self._image_of = image_of
         self._change = change
@@ -120,8 +116,6 @@ class SimulatedWorker(Node):
 
     def _compute(self, batch: RunBatch) -> None:
         count = len(batch.tasks)
-        lanes = lanes_used(self._lanes, count)
-        part = -(-count // lanes)
         began = self.clock.now
         core = self.core
 
@@ -134,7 +128,8 @@ class SimulatedWorker(Node):
                 tuple(confidences[image] for image in images),
                 tuple(class_ids[image] for image in images),
                 self.clock.now - began,
+                batch.lane,
             )
             self.thread.run((self.costs.batch_us + self.costs.task_us * count) * 1e-6, lambda: self.feed(event))
 
-        self.processor.run(self._times.seconds(batch.segment, part), done, threads=lanes, owner=self.thread)
+        self.processor.run(self._times.seconds(batch.segment, count), done, owner=self.thread)
