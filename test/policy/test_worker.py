@@ -1193,7 +1193,7 @@ def test_worker_keeps_nothing_of_frames_that_have_left() -> None:
         core.handle(batch(CAM, 4 * step, tasks(4, first=sequence)), now)
         sequence += 4
         while core._running:
-            core.handle(done((1.0,) * len(core._running), 0.001), now)
+            core.handle(done((1.0,) * core._in_service, 0.001), now)
     assert core.held == 0
     sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict | list | set | tuple)}
     assert max(sizes.values()) <= 20, sizes  # one of them names the counters

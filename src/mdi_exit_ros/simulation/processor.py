@@ -28,10 +28,9 @@ class Processor:
         self._cores = cores
         self._speed = speed
         self._all_busy = all_busy
-        self._threads = 0
         self._done_s = 0.0  # work that a thread has done that has run since the beginning
         self._at = 0.0
-        self._jobs: list[tuple[float, int, int, object, Callable[[], None]]] = []
+        self._jobs: list[tuple[float, int, object, Callable[[], None]]] = []  # one per thread that runs
         self._order = 0
         self._alarm = 0
         self.busy_s = 0.0
@@ -47,38 +46,37 @@ class Processor:
         self._speed = speed
         self._ring()
 
-    def run(self, work_s: float, then: Callable[[], None], *, threads: int = 1, owner: object = None) -> None:
-        """Runs `threads` threads that each need `work_s` (s, alone on a core of speed 1), and calls `then`.
+    def run(self, work_s: float, then: Callable[[], None], *, owner: object = None) -> None:
+        """Runs a thread that needs `work_s` (s, alone on a core of speed 1), and calls `then`.
 
         What has an `owner` can be dropped with all that is its own.
         """
         self._advance()
         self._order += 1
-        self._threads += threads
-        heapq.heappush(self._jobs, (self._done_s + work_s, self._order, threads, owner, then))
+        heapq.heappush(self._jobs, (self._done_s + work_s, self._order, owner, then))
         self._ring()
 
     def drop(self, owner: object) -> None:
         """Ends the jobs of an owner that has died."""
         self._advance()
-        self._threads -= sum(threads for _, _, threads, each, _ in self._jobs if each is owner)
-        self._jobs = [job for job in self._jobs if job[3] is not owner]
+        self._jobs = [job for job in self._jobs if job[2] is not owner]
         heapq.heapify(self._jobs)
         self._ring()
 
     def _rate(self) -> float:
         """Work per second of each running thread."""
-        if not self._threads:
+        threads = len(self._jobs)
+        if not threads:
             return 0.0
-        busy = min(1.0, (self._threads - 1) / (self._cores - 1)) if self._cores > 1.0 else 0.0
-        share = min(1.0, self._cores / self._threads)
+        busy = min(1.0, (threads - 1) / (self._cores - 1)) if self._cores > 1.0 else 0.0
+        share = min(1.0, self._cores / threads)
         return self._speed * share * (1.0 - busy * (1.0 - self._all_busy))
 
     def _advance(self) -> None:
         now = self._clock.now
         if now > self._at:
             self._done_s += (now - self._at) * self._rate()
-            self.busy_s += (now - self._at) * min(self._cores, self._threads)
+            self.busy_s += (now - self._at) * min(self._cores, len(self._jobs))
             self._at = now
 
     def _ring(self) -> None:
@@ -93,9 +91,8 @@ class Processor:
         if alarm != self._alarm:
             return
         self._advance()
-        end, _, threads, _, then = heapq.heappop(self._jobs)
+        end, _, _, then = heapq.heappop(self._jobs)
         self._done_s = max(self._done_s, end)
-        self._threads -= threads
         self._ring()
         then()
 
