@@ -130,7 +130,8 @@ class Place:
     def uses(self, work: Work) -> tuple[Use, ...]:
         """Of the cores, by a worker and, on the robot, by the camera source and the controller."""
         name, costs = self.computer.name, self.costs
-        serial_s = max(work.network_s / self.lanes, work.own_s)  # batches on lanes, Python's work beside them
+        # A lane's batch and Python's work for it come in turn, and only one lane's Python can run.
+        serial_s = max((work.network_s + work.own_s) / self.lanes, work.own_s)
         found = [Use("compute", name, self.always / self.thread, serial_s / self.thread)]
         if self.is_robot:
             always = self.always + costs.source_always
