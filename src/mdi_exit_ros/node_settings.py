@@ -22,7 +22,10 @@ class WorkerNodeSettings:
     precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
     encoding: str = parameter("raw", "how features travel to neighbours", choices=ENCODINGS)
     threads: int = parameter(
-        0, "threads that run batches, one each; 0: this computer's processors, shared out among its workers", low=0, high=256
+        0,
+        "threads that run batches, one each; 0: this computer's processors, shared out among its workers",
+        low=0,
+        high=256,
     )
 
 

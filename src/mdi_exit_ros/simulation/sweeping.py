@@ -151,7 +151,8 @@ def combine(
             for key, value in zip(keys, values, strict=True):
                 keyed = changed(keyed, key, value)
             scenario = make(keyed)
-            named = (scenario.model, scenario.profile, scenario.backend, scenario.precision, scenario.recording)
+            others = tuple(event.model for event in scenario.events)
+            named = (scenario.model, scenario.profile, scenario.backend, scenario.precision, scenario.recording, others)
             if named not in models:
                 models[named] = model_of(scenario)
             Simulation(scenario, models[named])
