@@ -21,7 +21,7 @@ from mdi_exit_ros.policy.events import (
 )
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
-from mdi_exit_ros.task import FrameId, Mode, PeerId, State, Strategy, Task
+from mdi_exit_ros.task import FrameId, Mode, PeerId, Reason, State, Strategy, Task
 
 MODEL = "model-a"
 W1, W2, W3 = PeerId("w1", 1), PeerId("w2", 2), PeerId("w3", 3)
@@ -67,6 +67,7 @@ def worker_report(
     busy_s: float = 0.0,
     stamp: float = 0.0,
     served: int = 0,
+    backlog_s: float = 0.0,
 ) -> WorkerReport:
     return WorkerReport(
         worker=worker,
@@ -82,6 +83,7 @@ def worker_report(
         policy_version=0,
         counters=WorkerCounters(served=served),
         streams=streams,
+        backlog_s=backlog_s,
     )
 
 
@@ -98,6 +100,7 @@ def source_report(
     exits: tuple[int, ...] = (0,) * 5,
     latency_ms: tuple[float, float, float] = (0.0, 0.0, 0.0),
     total: int = 0,
+    stale: int = 0,
 ) -> SourceReport:
     return SourceReport(
         source=source,
@@ -107,7 +110,7 @@ def source_report(
         home=home,
         counts=counts or LedgerCounts(),
         exits=exits,
-        refused_reasons=(),
+        refused_reasons=((Reason.STALE.label, stale),) if stale else (),
         failed_reasons=(),
         total=total,
         waiting_for_credit=waiting_for_credit,

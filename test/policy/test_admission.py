@@ -10,9 +10,11 @@ import pytest
 from mdi_exit_ros import parameter
 from mdi_exit_ros.policy.admission import (
     AdaptationSettings,
+    Curve,
     next_interval,
     thresholds_for_accuracy,
     thresholds_on_curve,
+    way_down,
 )
 
 SETTINGS = AdaptationSettings(queue_low=8, queue_high=24, alpha=0.5, beta=0.25, zeta=1.0)
@@ -24,6 +26,12 @@ CURVE = ((0.6, (0.2, 0.0)), (0.8, (0.6, 0.5)), (0.9, (1.0, 1.0)))
 )
 def test_interval_shrinks_fast_then_slowly_then_grows_with_the_backlog(backlog: int, expected: float) -> None:
     assert next_interval(0.1, backlog, SETTINGS, low=0.0, high=1.0) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("backlog", "whole"), [(0, 0.5), (8, 0.75), (24, 2.0)])
+def test_steps_of_half_the_share_are_one_whole_step_together(backlog: int, whole: float) -> None:
+    half = next_interval(0.1, backlog, SETTINGS, low=0.0, high=1.0, share=0.5)
+    assert half == pytest.approx(0.1 * whole**0.5)
 
 
 def test_interval_stops_at_its_floor() -> None:
@@ -68,6 +76,22 @@ def test_thresholds_move_along_the_curve(position: float, expected: tuple[float,
 
 def test_curve_of_one_point_is_that_point() -> None:
     assert thresholds_on_curve(0.3, CURVE[:1]) == CURVE[0][1]
+
+
+def test_way_down_follows_the_curve_from_the_floor_to_what_is_wanted() -> None:
+    way = way_down((0.7, 0.9), CURVE, 0.3)
+    assert [thresholds for _, thresholds in way] == [(0.3, 0.3), (0.6, 0.5), (0.7, 0.9)]
+
+
+def test_way_down_has_no_stretch_on_which_nothing_moves() -> None:
+    """Points of the curve above what is wanted, or below the floor, are all the same point."""
+    curve = ((0.1, (0.1, 0.1)), (0.2, (0.2, 0.2)), (0.5, (0.4, 0.4)), (0.8, (0.8, 0.8)), (0.9, (0.9, 0.9)))
+    assert [thresholds for _, thresholds in way_down((0.5, 0.5), curve, 0.3)] == [(0.3, 0.3), (0.4, 0.4), (0.5, 0.5)]
+
+
+@pytest.mark.parametrize("curve", [(), ((0.9, (1.0, 1.0)),)])
+def test_way_down_is_straight_where_the_curve_says_nothing(curve: Curve) -> None:
+    assert way_down((0.7, 0.1), curve, 0.3) == ((0.0, (0.3, 0.1)), (0.0, (0.7, 0.1)))
 
 
 @pytest.mark.parametrize(("target", "point"), [(0.0, 0), (0.6, 0), (0.61, 1), (0.8, 1), (0.9, 2)])

@@ -3,9 +3,9 @@
 
 The model. An average frame is at segment k with a chance that the exits' thresholds decide (`Demand.reach`), and takes
 the measured times of the segments there, plus the node's own work per message, task, batch and frame (`NodeCosts`),
-where messages and batches hold `Demand.batch` frames. A worker runs one batch on each core, and what its Python does for
-it comes in between, for one at a time. Statuses, and messages that go out before they are
-full, are counted whatever the rate. Of every core and every link, in each direction, at most `margin` is used.
+where messages and batches hold `Demand.batch` frames. A worker runs one batch on each core, and what its Python does
+for it comes in between, for one at a time. Statuses, and messages that go out before they are full, are counted
+whatever the rate. Of every core and every link, in each direction, at most `margin` is used.
 
 `shared`: frames come in at a home worker, the robot's own or, where the robot is too slow, that of another computer.
 It holds the whole network, every other computer the segments from a place k on, the same for all. Frames move at most

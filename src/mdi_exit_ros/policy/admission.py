@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 
 from mdi_exit_ros.parameter import ParameterInfo, parameter
 
@@ -21,7 +23,7 @@ class AdaptationSettings:
     )
     alpha: float = parameter(0.2, "step of a fast rise", low=0.0, high=1.0, live=True)
     beta: float = parameter(0.05, "step of a slow rise", low=0.0, high=1.0, live=True)
-    zeta: float = parameter(0.1, "step of a fall", low=0.0, high=1.0, live=True)
+    zeta: float = parameter(0.15, "step of a fall", low=0.0, high=1.0, live=True)
     period_s: float = parameter(0.1, "s: time between two adaptations", unit="s", low=0.0, high=5.0, live=True)
     interval_max_s: float = parameter(1.0, "largest admission interval mu", unit="s", low=0.0, high=10.0, live=True)
     threshold_floor: float = parameter(0.2, "lowest threshold that adaptation may apply", low=0.0, high=1.0, live=True)
@@ -39,7 +41,9 @@ class AdaptationSettings:
     )
 
 
-def next_interval(interval: float, backlog: int, settings: AdaptationSettings, *, low: float, high: float) -> float:
+def next_interval(
+    interval: float, backlog: float, settings: AdaptationSettings, *, low: float, high: float, share: float = 1.0
+) -> float:
     """The interval (s) after one period: shorter while the backlog is small, longer once it is large.
 
     backlog < T_Q1: factor 1 - alpha; T_Q1 <= backlog < T_Q2: 1 - beta; else 1 + zeta (MDI-Exit, Colocrese et al.
@@ -48,6 +52,7 @@ def next_interval(interval: float, backlog: int, settings: AdaptationSettings, *
     Args:
         interval: mu (s), or any positive quantity that load is the inverse of.
         backlog: Q = I + O of the home worker in frames, frames waiting for credit included.
+        share: of the step that is taken, 0..1; ours, the framework takes whole steps.
     """
     if backlog < settings.queue_low:
         factor = 1.0 - settings.alpha
@@ -55,7 +60,7 @@ def next_interval(interval: float, backlog: int, settings: AdaptationSettings, *
         factor = 1.0 - settings.beta
     else:
         factor = 1.0 + settings.zeta
-    return min(max(interval * factor, low), max(low, high))
+    return min(max(interval * math.pow(factor, share), low), max(low, high))
 
 
 Curve = tuple[tuple[float, tuple[float, ...]], ...]
@@ -72,6 +77,22 @@ def thresholds_on_curve(position: float, curve: Curve) -> tuple[float, ...]:
     share = place - below
     pairs = zip(curve[below][1], curve[above][1], strict=True)
     return tuple(a + share * (b - a) for a, b in pairs)
+
+
+@functools.lru_cache(maxsize=8)
+def way_down(wanted: tuple[float, ...], curve: Curve, floor: float) -> Curve:
+    """The way from the cheapest thresholds not below `floor` to `wanted`, along the curve where it lies between.
+
+    None is above its `wanted`; a curve without points between gives the straight way. The accuracies are left at 0.
+    """
+    points = [wanted]
+    for _, thresholds in reversed(curve):
+        within = tuple(min(top, max(floor, value)) for top, value in zip(wanted, thresholds, strict=True))
+        if within != points[-1]:
+            points.append(within)
+    if len(points) == 1:
+        points.append(tuple(min(top, floor) for top in wanted))
+    return tuple((0.0, point) for point in reversed(points))
 
 
 def thresholds_for_accuracy(target: float, curve: Curve) -> tuple[tuple[float, ...], bool]:

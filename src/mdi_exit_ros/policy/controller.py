@@ -8,12 +8,13 @@ import math
 from typing import NamedTuple, assert_never
 
 from mdi_exit_ros.policy.actions import ControllerAction, PublishPolicy, ShowModel, Warn
+from mdi_exit_ros.policy.adaptation import AdaptationMemory
 from mdi_exit_ros.policy.admission import (
     AdaptationSettings,
     Curve,
-    next_interval,
     thresholds_for_accuracy,
     thresholds_on_curve,
+    way_down,
 )
 from mdi_exit_ros.policy.allocation import Allocator
 from mdi_exit_ros.policy.bottleneck import AllocationSetup
@@ -37,7 +38,7 @@ NODES_MAX = 1024  # workers and sources in the picture; beyond that, who has bee
 SHORTEST_INTERVAL_S = 1e-4
 SHORTEST_PERIOD_S = 0.01
 FIRST_INTERVAL_S = 0.01
-LOOSEST = 0.05  # how far up the accurate end of the curve adaptation rests, as distance from it
+TIGHTEST, LOOSEST = 1.0, 8.0  # looseness of the thresholds that users set, and of the cheapest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,7 +119,8 @@ class ControllerCore:
         self._workers: dict[str, tuple[WorkerReport, float]] = {}
         self._sources: dict[str, tuple[SourceReport, float]] = {}
         self._intervals: dict[str, float] = {}
-        self._looseness = LOOSEST
+        self._looseness = TIGHTEST
+        self._memory = AdaptationMemory()
         self._allocator = Allocator(setup.allocation)
         thresholds, allocation = set_points.exit_thresholds, setup.allocation
         self._model = ModelChange(
@@ -143,7 +145,8 @@ class ControllerCore:
             case SetPointsChanged():
                 if event.set_points.mode is not self._set_points.mode:
                     self._intervals.clear()
-                    self._looseness = LOOSEST
+                    self._looseness = TIGHTEST
+                    self._memory.start_again()
                 self._set_points = event.set_points
                 self._settings = event.settings
             case ModelWanted():
@@ -151,15 +154,20 @@ class ControllerCore:
             case WorkerReport():
                 self._workers.pop(event.worker.name, None)
                 self._workers[event.worker.name] = (event, now)
+                self._memory.hear_worker(event)
                 if len(self._workers) > NODES_MAX:
-                    del self._workers[next(iter(self._workers))]
+                    silent = next(iter(self._workers))
+                    del self._workers[silent]
+                    self._memory.forget_worker(silent)
             case SourceReport():
                 self._sources.pop(event.source.name, None)
                 self._sources[event.source.name] = (event, now)
+                self._memory.hear_source(event)
                 if len(self._sources) > NODES_MAX:
                     silent = next(iter(self._sources))
                     del self._sources[silent]
                     self._intervals.pop(silent, None)
+                    self._memory.forget_source(silent)
             case AppliedPolicy():
                 if event.controller != self.setup.me:
                     self._warn("controllers", f"controller {event.controller.name} is alive too: one of them leads")
@@ -245,22 +253,22 @@ class ControllerCore:
 
     # ---- adaptation --------------------------------------------------------------------------------------
 
-    def _backlog(self, source: SourceReport, now: float) -> int | None:
-        """Q = I + O of the source's home worker with what waits for credit; None while it is not heard."""
+    def _backlog(self, source: SourceReport, now: float) -> float | None:
+        """Q of the source's home worker (frames); None while it is not heard."""
         report, at = self._workers.get(source.home, (None, 0.0))
         if report is None or now - at > self.setup.liveness_timeout_s:
             return None
-        return report.input_queue + report.output_queue + source.waiting_for_credit
+        return self._memory.backlog(report, source)
 
     def _adapt(self, now: float) -> None:
-        backlogs: list[int] = []
+        backlogs: list[float] = []
         for name, (source, at) in self._sources.items():
             backlog = self._backlog(source, now)
             if now - at > self.setup.liveness_timeout_s or source.state is not State.RUNNING or backlog is None:
                 continue
             backlogs.append(backlog)
             if self._set_points.mode is Mode.RATE:
-                self._intervals[name] = self._next_interval(name, source, backlog)
+                self._intervals[name] = self._next_interval(name, source, backlog, now)
         running = {
             name: report
             for name, (report, at) in self._workers.items()
@@ -273,7 +281,6 @@ class ControllerCore:
                 "parameter `model` to the one that all shall run",
             )
         # One change after the other: what is loaded for one must still be right when it is made.
-        # One change after the other: what is loaded for one must still be right when it is made.
         if self._model.wanted is not None:
             if self._allocator.final:
                 self._change_model(running, now)
@@ -282,7 +289,9 @@ class ControllerCore:
             ours = {name: report for name, report in running.items() if not own or report.model_id == own}
             self._allocator.step(ours, self._settings, now)
         if self._set_points.mode is Mode.THRESHOLD and backlogs:
-            self._looseness = next_interval(self._looseness, max(backlogs), self._settings, low=LOOSEST, high=1.0)
+            self._looseness = self._memory.thresholds.next(
+                self._looseness, max(backlogs), self._settings, now, low=TIGHTEST, high=LOOSEST
+            )
 
     def _change_model(self, running: dict[str, WorkerReport], now: float) -> None:
         wanted, missing = self._model.wanted, self._model.missing(running)
@@ -290,7 +299,8 @@ class ControllerCore:
             return
         if self._model.agreed is wanted:
             self._set_points = self._set_points._replace(exit_thresholds=wanted.exit_thresholds)
-            self._looseness = LOOSEST
+            self._looseness = TIGHTEST
+            self._memory.start_again()
             self._intervals.clear()
             self._allocator.weigh(wanted.segment_costs, wanted.input_nbytes)
         else:
@@ -301,13 +311,13 @@ class ControllerCore:
             )
         self._news.append(ShowModel(self._model.agreed.model, self._set_points.exit_thresholds))
 
-    def _next_interval(self, name: str, source: SourceReport, backlog: int) -> float:
-        # A source that offers on demand offers as slowly as it is admitted: half its interval leaves room to rise.
-        low = max(SHORTEST_INTERVAL_S, source.offered_interval_s / 2.0)
+    def _next_interval(self, name: str, source: SourceReport, backlog: float, now: float) -> float:
+        low = SHORTEST_INTERVAL_S
         if self._set_points.admission_rate_hz > 0.0:
             low = max(low, 1.0 / self._set_points.admission_rate_hz)
         interval = self._intervals.get(name, self.applied.interval_for(name))
-        return next_interval(interval, backlog, self._settings, low=low, high=self._settings.interval_max_s)
+        high = self._settings.interval_max_s
+        return self._memory.next_interval(interval, source, backlog, self._settings, now, low=low, high=high)
 
     def _thresholds(self) -> tuple[float, ...]:
         points, curve = self._set_points, self._model.agreed.curve
@@ -325,14 +335,10 @@ class ControllerCore:
                 "accuracy:uncalibrated",
                 "target_accuracy needs a calibrated model, and this one has no curve: exit_thresholds are applied",
             )
-        if points.mode is not Mode.THRESHOLD or self._looseness <= LOOSEST:
+        if points.mode is not Mode.THRESHOLD or self._looseness <= TIGHTEST:
             return wanted
-        floor = self._settings.threshold_floor
-        position = (1.0 - self._looseness) / (1.0 - LOOSEST)
-        if curve:
-            cheaper = thresholds_on_curve(position, curve)
-            return tuple(min(top, max(floor, value)) for top, value in zip(wanted, cheaper, strict=True))
-        return tuple(min(top, floor + position * max(0.0, top - floor)) for top in wanted)
+        position = (1.0 / self._looseness - 1.0 / LOOSEST) / (1.0 / TIGHTEST - 1.0 / LOOSEST)
+        return thresholds_on_curve(position, way_down(wanted, curve, self._settings.threshold_floor))
 
     # ---- publishing --------------------------------------------------------------------------------------
 
@@ -355,6 +361,7 @@ class ControllerCore:
             self._intervals.pop(name, None)
             if self._sources[name][0].state is State.RUNNING:
                 del self._sources[name]
+        self._memory.keep(self._workers, self._sources)
 
     def _row(self, name: str, now: float) -> WorkerRow:
         report, at = self._workers[name]
