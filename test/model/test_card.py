@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mdi_exit_ros.errors import ModelError
-from mdi_exit_ros.model.card import CARD_NAME, ModelCard, load_card, weights_digest
+from mdi_exit_ros.model.card import CARD_NAME, ModelCard, load_card, promised_accuracy, weights_digest
 from mdi_exit_ros.model.checkpoint import load_network, load_weights, save_weights
 from mdi_exit_ros.model.segment import SegmentedNetwork
 
@@ -64,10 +64,18 @@ def test_threshold_curve_rises_in_every_column(card: ModelCard) -> None:
     for cheaper, dearer in pairwise(card.threshold_curve):
         assert dearer.accuracy > cheaper.accuracy
         assert all(low <= high for low, high in zip(cheaper.thresholds, dearer.thresholds, strict=True))
-    best = card.threshold_curve[-1].accuracy
-    assert card.point_for(best).accuracy == best
-    with pytest.raises(ModelError, match="reaches an accuracy of at most"):
+    best, _ = card.curve[-1]
+    assert card.point_for(best) == card.threshold_curve[-1]
+    assert best < card.threshold_curve[-1].accuracy
+    with pytest.raises(ModelError, match="promises an accuracy of at most"):
         card.point_for(0.9999)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "images", "promised"), [(0.9, 5000, 0.8928), (0.9, 100, 0.8396), (1.0, 100, 0.9737), (0.0, 100, 0.0)]
+)
+def test_promise_is_the_lower_end_of_what_the_images_show(accuracy: float, images: int, promised: float) -> None:
+    assert promised_accuracy(accuracy, images) == pytest.approx(promised, abs=1e-4)
 
 
 def test_missing_model_names_the_shipped_ones() -> None:

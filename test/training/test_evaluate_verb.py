@@ -44,7 +44,7 @@ def test_shipped_model_is_measured_on_the_shipped_sample(tmp_path: Path) -> None
 
 def test_target_accuracy_trades_cost_for_accuracy(tmp_path: Path, tiny_archive: Path) -> None:
     card = load_card("mobilenetv2")
-    target = (card.threshold_curve[0].accuracy + card.threshold_curve[-1].accuracy) / 2
+    target = (card.curve[0][0] + card.curve[-1][0]) / 2
     figures = report(tmp_path, "--data", str(tiny_archive), "--target-accuracy", str(target))
     assert figures["thresholds"] == list(card.point_for(target).thresholds)
     cheapest = report(tmp_path, "--data", str(tiny_archive), "--thresholds", "0,0,0,0", "--backend", "torch")

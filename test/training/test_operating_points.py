@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from mdi_exit_ros.cli.calibrate import calibrate as verb
 from mdi_exit_ros.errors import ConfigurationError, DataError
-from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.model.card import load_card, promised_accuracy
 from mdi_exit_ros.model.checkpoint import load_network
 from mdi_exit_ros.profile import BackendProfile, Profile, ServiceTime, save_profile
 from mdi_exit_ros.training.calibration import exit_costs, outcome, time_costs
@@ -39,16 +39,15 @@ def fitted() -> Calibration:
     return calibrate(*drawn(1), MACS)
 
 
-def test_targets_are_met_where_they_were_fitted_and_nearly_on_other_images(fitted: Calibration) -> None:
+def test_targets_are_promises_that_hold_on_other_images(fitted: Calibration) -> None:
     ours, others = report(fitted, *drawn(1)), report(fitted, *drawn(2, 20_000))
     assert len(ours["targets"]) > 10
     for each in ours["targets"]:
-        assert 0.0 <= each["accuracy"] - each["target"] < 0.02
+        assert 0.005 <= each["accuracy"] - each["target"] < 0.035, "what the images vouch for, not their mean"
     for each in others["targets"]:
-        assert each["accuracy"] == pytest.approx(each["target"], abs=0.03)
+        assert 0.0 <= each["accuracy"] - each["target"] < 0.04
         low, high = each["accuracy_interval"]
         assert each["held"] == (low <= each["target"] <= high)
-    assert any(each["held"] for each in others["targets"])
 
 
 def test_calibration_makes_confidence_honest(fitted: Calibration) -> None:
@@ -72,8 +71,8 @@ def test_measured_time_decides_what_is_cheap() -> None:
     by_end, by_start = calibrate(logits, labels, MACS, slow_end), calibrate(logits, labels, MACS, slow_start)
     assert by_end.default.cost < by_start.default.cost
     correct = logits.argmax(axis=2) == labels
-    for target, chosen in targets(by_end.curve):
-        other = next(point for each, point in targets(by_start.curve) if each == target)
+    for target, chosen in targets(by_end):
+        other = next(point for each, point in targets(by_start) if each == target)
         theirs = outcome(by_end.confidence(logits), correct, MACS, other.thresholds, slow_end)
         assert chosen.cost <= theirs.cost + 0.01
 
@@ -86,8 +85,9 @@ def test_no_other_thresholds_are_much_cheaper(fitted: Calibration) -> None:
         for first in np.linspace(0.0, 1.0, 41)
         for second in np.linspace(0.0, 1.0, 41)
     ]
-    for target, chosen in targets(fitted.curve):
-        cheapest = min(point.cost for point in everything if point.accuracy >= target)
+    for target, chosen in targets(fitted):
+        sure = (point for point in everything if promised_accuracy(point.accuracy, fitted.images) >= target)
+        cheapest = min(point.cost for point in sure)
         assert chosen.cost <= cheapest + 0.02
 
 

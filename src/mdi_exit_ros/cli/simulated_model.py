@@ -57,7 +57,7 @@ def _of_card(card: ModelCard, scenario: Scenario, path: Path) -> SimulatedModel:
         },
         segment_costs=card.segment_costs,
         default_thresholds=card.default_thresholds,
-        curve=tuple((point.accuracy, point.thresholds) for point in card.threshold_curve),
+        curve=card.curve,
         times=times,
         recording=recording,
         machine=str(profile.machine.get("processor")),

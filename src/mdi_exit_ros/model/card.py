@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
@@ -75,6 +76,7 @@ class ModelCard(_Frozen):
         temperatures: Temperature of each exit; logits are divided by it before the softmax.
         threshold_curve: Settings of the exits from cheap to accurate, every threshold rising along it.
         default_thresholds: Thresholds of exits 1..K-1 to start with.
+        calibration_images: Number of images that chose temperatures and curve; those of the training where left out.
         cost_basis: What the curve is cheap in: multiply-accumulates, or time on a computer that it names.
         training: How the weights came about.
         weights_files: Files with the weights, beside the card; usually one per segment.
@@ -97,6 +99,7 @@ class ModelCard(_Frozen):
     temperatures: tuple[float, ...]
     threshold_curve: tuple[ThresholdPoint, ...]
     default_thresholds: tuple[float, ...]
+    calibration_images: int | None = None
     cost_basis: str = "multiply-accumulates"
     training: TrainingRecord
     weights_files: tuple[str, ...]
@@ -185,20 +188,33 @@ class ModelCard(_Frozen):
 
         return min(self.threshold_curve, key=distance)
 
+    @property
+    def curve(self) -> tuple[tuple[float, tuple[float, ...]], ...]:
+        """Promised accuracy and thresholds of every setting, from cheap to accurate."""
+        images = self.calibration_images or self.training.validation_images
+        return tuple((promised_accuracy(point.accuracy, images), point.thresholds) for point in self.threshold_curve)
+
     def point_for(self, target_accuracy: float) -> ThresholdPoint:
-        """The cheapest setting with at least `target_accuracy` in [0, 1] on the validation images.
+        """The cheapest setting that promises at least `target_accuracy` in [0, 1].
 
         Raises:
-            ModelError: No setting is that accurate.
+            ModelError: No setting does.
         """
-        fitting = [point for point in self.threshold_curve if point.accuracy >= target_accuracy]
+        pairs = zip(self.threshold_curve, self.curve, strict=True)
+        fitting = [point for point, (promised, _) in pairs if promised >= target_accuracy]
         if not fitting:
-            best = max(point.accuracy for point in self.threshold_curve)
             raise ModelError(
-                f"model {self.name!r} reaches an accuracy of at most {best:.4f} on its validation images: "
-                f"ask for less than {target_accuracy}"
+                f"model {self.name!r} promises an accuracy of at most {max(self.curve)[0]:.4f}: "
+                f"ask for no more than that, got {target_accuracy}"
             )
         return min(fitting, key=lambda point: point.cost)
+
+
+def promised_accuracy(accuracy: float, images: int) -> float:
+    """What an accuracy on so many images promises for others: the lower end of its one-sided 95 % interval (Wilson)."""
+    z2 = 1.644854**2 / images
+    spread = math.sqrt(z2 * accuracy * (1.0 - accuracy) + z2 * z2 / 4.0)
+    return (accuracy + z2 / 2.0 - spread) / (1.0 + z2)
 
 
 def weights_digest(paths: Iterable[Path]) -> str:

@@ -250,7 +250,7 @@ def _facts(name: str, card: ModelCard) -> ModelFacts:
         model=name,
         model_id=card.model_id,
         exit_thresholds=tuple(on_grid(THRESHOLD_INFO, default) for default in card.default_thresholds),
-        curve=tuple((point.accuracy, point.thresholds) for point in card.threshold_curve),
+        curve=card.curve,
         segment_costs=card.segment_costs,
         input_nbytes=tuple(card.input_nbytes_of(segment, INT8) for segment in range(1, card.num_segments + 1)),
     )

@@ -50,7 +50,7 @@ class ControllerSetup:
         num_segments: K.
         priority: of several controllers the highest counts, then the lowest name.
         model, model_id: name or folder, and content hash, of the model that it was started with.
-        curve: calibrated points (accuracy on validation data 0..1, thresholds T_e^1..T_e^(K-1)), cheap to accurate;
+        curve: calibrated points (promised accuracy 0..1, thresholds T_e^1..T_e^(K-1)), cheap to accurate;
             empty when the model has none.
         allocation: what segments may be spread over, for `adaptive_allocation`.
     """
@@ -327,8 +327,8 @@ class ControllerCore:
             if not reached:
                 self._warn(
                     f"accuracy:{points.target_accuracy}",
-                    f"target_accuracy {points.target_accuracy:.3f} is above what the model reaches "
-                    f"({max(curve)[0]:.3f} on validation images): its most accurate thresholds are applied",
+                    f"target_accuracy {points.target_accuracy:.3f} is above what the model promises "
+                    f"({max(curve)[0]:.3f}): its most accurate thresholds are applied",
                 )
         elif points.target_accuracy > 0.0:
             self._warn(

@@ -127,6 +127,7 @@ def _chosen(fitted: Calibration, cost_basis: str) -> dict[str, Any]:
         "temperatures": fitted.temperatures,
         "threshold_curve": tuple(ThresholdPoint(**asdict(point)) for point in fitted.curve),
         "default_thresholds": fitted.default.thresholds,
+        "calibration_images": fitted.images,
         "cost_basis": cost_basis,
     }
 

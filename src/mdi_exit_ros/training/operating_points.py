@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mdi_exit_ros.model.card import promised_accuracy
 from mdi_exit_ros.training import calibration
 from mdi_exit_ros.training.calibration import ExitOutcome
 
@@ -25,7 +25,9 @@ class Calibration:
     Attributes:
         temperatures: One per exit.
         curve: Settings of the exits from cheap to accurate.
-        default: The cheapest one that gives up at most ACCURACY_GIVEN_UP against the last exit alone.
+        default: The cheapest one that gives up at most ACCURACY_GIVEN_UP against the last exit alone, among those in
+            hundredths, as a controller's parameters have them.
+        images: How many images decided.
         macs: (K,) multiply-accumulates when leaving at each exit, relative to the last exit alone.
         costs: (K,) what `curve` minimises: relative time, or `macs`.
     """
@@ -35,6 +37,7 @@ class Calibration:
     default: ExitOutcome
     macs: NDArray[Any]
     costs: NDArray[Any]
+    images: int
 
     def confidence(self, logits: NDArray[Any]) -> NDArray[Any]:
         """Calibrated confidence (K, N) of logits (K, N, classes)."""
@@ -55,11 +58,12 @@ def calibrate(
     """
     costs = macs if costs is None else costs
     temperatures = tuple(calibration.fit_temperature(answer, labels) for answer in logits)
-    fitted = Calibration(temperatures, (), ExitOutcome((), 0.0, 0.0, 0.0, ()), macs, costs)
+    fitted = Calibration(temperatures, (), ExitOutcome((), 0.0, 0.0, 0.0, ()), macs, costs, len(labels))
     correct = logits.argmax(axis=2) == labels
     curve = calibration.threshold_curve(fitted.confidence(logits), correct, macs, costs)
-    default = calibration.cheapest_within(curve, float(correct[-1].mean()) - ACCURACY_GIVEN_UP)
-    return Calibration(temperatures, tuple(curve), default, macs, costs)
+    settable = [point for point in curve if all(round(each, 2) == each for each in point.thresholds)]
+    default = calibration.cheapest_within(settable, float(correct[-1].mean()) - ACCURACY_GIVEN_UP)
+    return replace(fitted, curve=tuple(curve), default=default)
 
 
 def report(fitted: Calibration, logits: NDArray[Any], labels: NDArray[Any]) -> dict[str, Any]:
@@ -90,16 +94,22 @@ def report(fitted: Calibration, logits: NDArray[Any], labels: NDArray[Any]) -> d
         "default": _with_interval(default, total),
         "targets": [
             _held(target, calibration.outcome(after, correct, fitted.macs, chosen.thresholds, fitted.costs), total)
-            for target, chosen in targets(fitted.curve)
+            for target, chosen in targets(fitted)
         ],
     }
 
 
-def targets(curve: Sequence[ExitOutcome]) -> list[tuple[float, ExitOutcome]]:
-    """Target accuracies in steps of half a point over what the curve can do, each with its cheapest setting."""
-    low, high = curve[0].accuracy, curve[-1].accuracy
-    steps = range(int(np.ceil(low / TARGET_STEP)), int(high / TARGET_STEP) + 1)
-    return [(step * TARGET_STEP, calibration.cheapest_within(curve, step * TARGET_STEP)) for step in steps]
+def targets(fitted: Calibration) -> list[tuple[float, ExitOutcome]]:
+    """Target accuracies in steps of half a point over what can be promised, each with its cheapest setting."""
+    promised = [promised_accuracy(point.accuracy, fitted.images) for point in fitted.curve]
+    steps = range(int(np.ceil(promised[0] / TARGET_STEP)), int(promised[-1] / TARGET_STEP) + 1)
+    return [
+        (
+            step * TARGET_STEP,
+            next(point for point, sure in zip(fitted.curve, promised, strict=True) if sure >= step * TARGET_STEP),
+        )
+        for step in steps
+    ]
 
 
 def reliability(confidence: NDArray[Any], correct: NDArray[Any]) -> list[dict[str, float]]:
