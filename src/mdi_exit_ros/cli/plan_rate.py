@@ -16,7 +16,7 @@ from mdi_exit_ros.cli.output import wide_console, write_json
 from mdi_exit_ros.cli.plan_check import Checked, check_by_simulation, topology_keys
 from mdi_exit_ros.cli.simulated_model import profile_of
 from mdi_exit_ros.errors import ModelError
-from mdi_exit_ros.model.card import ModelCard, load_card
+from mdi_exit_ros.model.card import ModelCard, load_card, promised_accuracy
 from mdi_exit_ros.planner.arrangement import Arrangement
 from mdi_exit_ros.planner.demand import Candidate, Demand
 from mdi_exit_ros.planner.search import Answer, cheapest
@@ -146,10 +146,11 @@ def _operating_point(card: ModelCard, wish: Wish) -> tuple[float, list[float] | 
         left = [1.0 - sum(point.exit_shares[:segment]) for segment in range(card.num_segments)]
         return point.accuracy, list(point.thresholds), tuple(share if share > 1e-9 else 0.0 for share in left)
     accuracy = card.accuracy_validation[-1]
-    if accuracy < wish.target_accuracy:
+    promised = promised_accuracy(accuracy, card.training.validation_images)
+    if promised < wish.target_accuracy:
         raise ModelError(
-            f"model {card.name!r} reaches an accuracy of {accuracy:.4f} on its validation images without early exits: "
-            f"ask for at most that, not {wish.target_accuracy}"
+            f"model {card.name!r} promises an accuracy of at most {promised:.4f} without early exits: "
+            f"ask for no more than that, got {wish.target_accuracy}"
         )
     return accuracy, None, (1.0,) * card.num_segments
 
