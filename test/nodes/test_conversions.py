@@ -287,6 +287,7 @@ def policy(**changes) -> AppliedPolicy:
         smoothing=0.25,
         allocation=(("w1", (1, 2)), ("w2", ()), ("w3", (3, 4, 5))),
         allocation_final=False,
+        thresholds_model_id="abc",
         model="mobilenetv2_fast",
         model_id="def",
         model_final=False,

@@ -9,7 +9,20 @@ import pytest
 from cluster_harness import FIVE_MESH, MODEL, NUM_SEGMENTS, OTHER_MODEL, TOPOLOGIES, Cluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from literals import CAM, W1, W2, of, policy, ready_source, report_of, source_report, stream, worker, worker_report
+from literals import (
+    CAM,
+    W1,
+    W2,
+    of,
+    policy,
+    ready_source,
+    ready_worker,
+    report_of,
+    source_report,
+    stream,
+    worker,
+    worker_report,
+)
 
 from mdi_exit_ros.policy.actions import ChangeModel, LoadModel, PublishPolicy, SendTasks, ShowModel, Warn
 from mdi_exit_ros.policy.admission import AdaptationSettings
@@ -25,7 +38,7 @@ from mdi_exit_ros.policy.events import (
     Tick,
     WorkerReport,
 )
-from mdi_exit_ros.policy.model_change import PREPARE_TIMEOUT_S
+from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PREPARE_TIMEOUT_S
 from mdi_exit_ros.policy.source import SourceSettings
 from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, Status, Strategy
 
@@ -162,10 +175,31 @@ def test_worker_does_not_wait_for_a_source_that_is_dead() -> None:
 def test_thresholds_of_the_new_model_are_not_applied_to_the_old_one() -> None:
     core = worker()
     core.handle(policy(thresholds=(0.9,) * 4), 0.0)
-    core.handle(policy(thresholds=(0.1,) * 4, version=2)._replace(model_id="b", model_final=True), 0.1)
+    core.handle(policy(thresholds=(0.1,) * 4, version=2)._replace(thresholds_model_id="b"), 0.1)
     assert core._thresholds == (0.9,) * 4
-    core.handle(policy(thresholds=(0.2,) * 4, version=3)._replace(model_id=core.setup.model_id), 0.2)
+    core.handle(policy(thresholds=(0.2,) * 4, version=3)._replace(thresholds_model_id=core.setup.model_id), 0.2)
     assert core._thresholds == (0.2,) * 4
+
+
+def test_own_model_is_never_prepared() -> None:
+    core = worker()
+    core.handle(wants("b", final=False), 0.0)
+    core.handle(wants(core.setup.model_id, final=False, version=2), 0.1)
+    core.handle(ModelLoaded("b"), 0.2)
+    assert report_of(core.handle(ModelLoaded(core.setup.model_id), 0.3)).prepared_model_id == ""
+
+
+def test_source_that_stays_with_the_old_model_holds_up_a_worker_for_a_while_and_is_named() -> None:
+    core = ready_worker()
+    core.handle(wants("b", final=True), 0.1)
+    core.handle(ModelLoaded("b"), 0.2)
+    late = 0.2 + CHANGE_PATIENCE_S
+    for now in (10.0, late - 0.1):
+        core.handle(source_report(CAM), now)
+        assert of(ChangeModel, core.handle(Tick(), now)) == []
+    warning, change = core.handle(Tick(), late + 0.2)[-2:]
+    assert "frames of cam, still of model model-a, are refused" in warning.text
+    assert change == ChangeModel("models/b", "b")
 
 
 # ---- the controller ----------------------------------------------------------------------------------------
@@ -208,9 +242,51 @@ def test_controller_gives_up_after_a_while_and_names_who_did_not_load_it() -> No
     core.handle(runs(W1, "a"), PREPARE_TIMEOUT_S - 0.5)
     actions = core.handle(Tick(), late)
     (warning,) = of(Warn, actions)
-    assert "w1 did not load models/b" in warning.text
+    assert "w1 has not loaded models/b" in warning.text
     assert of(ShowModel, actions) == [ShowModel("a", (0.8,) * 4)]
     assert named(actions) == [("", True, (0.8,) * 4)]
+
+
+def test_wish_waits_until_a_change_of_allocation_is_made() -> None:
+    core = controller()
+    core.handle(runs(W1, "a"), 0.0)
+    core._allocator.final = False
+    assert core.handle(ModelWanted(NEW), 0.05) and core.applied.model_id == ""
+    core._allocator.final = True
+    actions = [*core.handle(Tick(), 0.2), *core.handle(Tick(), 0.4)]
+    assert named(actions)[-1] == ("b", False, (0.8,) * 4)
+
+
+def test_second_wish_counts_while_workers_are_still_on_their_way_to_the_first() -> None:
+    core = controller()
+    core.handle(runs(W1, "a"), 0.0)
+    core.handle(ModelWanted(NEW), 0.1)
+    core.handle(runs(W1, "a", "b"), 0.3)
+    core.handle(Tick(), 0.4)
+    other = NEW._replace(model="models/c", model_id="c")
+    assert named(core.handle(ModelWanted(other), 0.5)) == [("c", False, NEW.exit_thresholds)]
+    actions = [*core.handle(runs(W1, "a", "c"), 0.6), *core.handle(Tick(), 0.75)]
+    assert named(actions) == [("c", True, NEW.exit_thresholds)]
+
+
+def test_old_model_wanted_back_while_workers_still_run_it_is_there_at_once() -> None:
+    core = controller()
+    core.handle(runs(W1, "a"), 0.0)
+    core.handle(ModelWanted(NEW), 0.1)
+    core.handle(runs(W1, "a", "b"), 0.3)
+    core.handle(Tick(), 0.4)
+    actions = [*core.handle(ModelWanted(ModelFacts("a", "a", (0.8,) * 4)), 0.5), *core.handle(Tick(), 0.65)]
+    assert named(actions)[-1] == ("a", True, (0.8,) * 4)
+
+
+def test_thresholds_name_the_model_that_they_are_for() -> None:
+    core = controller()
+    core.handle(runs(W1, "a"), 0.0)
+    core.handle(ModelWanted(NEW), 0.1)
+    assert core.applied.thresholds_model_id == "a"
+    core.handle(runs(W1, "a", "b"), 0.3)
+    core.handle(Tick(), 0.4)
+    assert core.applied.thresholds_model_id == "b"
 
 
 def test_controller_that_comes_back_with_another_model_than_the_workers_says_so_and_tells_on_demand() -> None:

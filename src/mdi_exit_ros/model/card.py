@@ -11,7 +11,7 @@ from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.architecture import Architecture
@@ -99,7 +99,7 @@ class ModelCard(_Frozen):
     temperatures: tuple[float, ...]
     threshold_curve: tuple[ThresholdPoint, ...]
     default_thresholds: tuple[float, ...]
-    calibration_images: int | None = None
+    calibration_images: int | None = Field(default=None, ge=1)
     cost_basis: str = "multiply-accumulates"
     training: TrainingRecord
     weights_files: tuple[str, ...]
@@ -263,11 +263,14 @@ def load_card(path_or_name: str | Path) -> ModelCard:
 
 
 def _find(path_or_name: str | Path) -> Path:
-    path = Path(path_or_name).expanduser()
-    if (path / CARD_NAME).is_file():
-        return path.resolve()
-    if path.name == CARD_NAME and path.is_file():
-        return path.resolve().parent
+    try:
+        path = Path(path_or_name).expanduser()
+        if (path / CARD_NAME).is_file():
+            return path.resolve()
+        if path.name == CARD_NAME and path.is_file():
+            return path.resolve().parent
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"no model {str(path_or_name)[:200]!r}: {error}") from error
     if len(path.parts) == 1:
         shipped = share_directory() / "models" / path
         if (shipped / CARD_NAME).is_file():

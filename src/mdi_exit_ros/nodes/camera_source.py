@@ -77,6 +77,7 @@ class CameraSource(CoreNode):
         if not config.entries:
             raise ConfigurationError("entries: expected at least the name of the home worker, got none")
         self.card = load_card(config.model)
+        self._model_name, self._model_id = self.card.name, self.card.model_id
         self._input = open_input(config.input, self.card.class_names)
         self._classification = self.open_publisher(CLASSIFICATION, overridable=True)
         self._status = self.open_publisher(self.topics.sources, last_words=True)
@@ -95,7 +96,6 @@ class CameraSource(CoreNode):
     def start(self) -> SourceCore:
         """A new core and its reader thread."""
         self._me = self.new_life()
-        self._model_name = self.card.name
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
         self._other_workers = NewestOfEach(WorkerStatus)
@@ -123,7 +123,7 @@ class CameraSource(CoreNode):
         return SourceCore(
             SourceSetup(
                 me=self._me,
-                model_id=self.card.model_id,
+                model_id=self._model_id,
                 num_segments=self.card.num_segments,
                 entries=tuple(self.config.entries),
                 total=self._reader.total,
@@ -261,12 +261,10 @@ class CameraSource(CoreNode):
             case SendTasks():
                 images = (self._frames[task.frame.sequence][0] for task in action.tasks)
                 values = [image[np.newaxis] for image in images if image is not None]
-                assert self.core is not None
-                model_id = self.core.setup.model_id
-                message = tasks_to_message(action, self._me, model_id, time.monotonic(), values)
+                message = tasks_to_message(action, self._me, self._model_id, time.monotonic(), values)
                 self._tasks[action.receiver.name].publish(message)
             case ChangeModel():
-                self._model_name = Path(action.model).name
+                self._model_name, self._model_id = Path(action.model).name, action.model_id
                 self.get_logger().info(f"{self.cluster_name}: goes on with model {self._model_name}")
             case CloseFrame():
                 _, header = self._frames.pop(action.sequence)
@@ -291,7 +289,7 @@ class CameraSource(CoreNode):
             "input": self.config.input,
             "input_hash": self._input.content_hash,
             "model": self._model_name,
-            "model_id": core.setup.model_id,
+            "model_id": self._model_id,
         }
         mine = summarise(core.summary(), self._closed_at - began, self._steady.fps, facts)
         return with_workers(mine, {name: worker_statistics(status) for name, status in self._workers.items()})

@@ -74,6 +74,7 @@ class Controller(CoreNode):
         self.card = load_card(self.config.model)
         self._cards = {self.config.model: self.card}
         self._model_name = self.config.model
+        self._is_named = False  # a user has asked for it while the cluster ran
         self.thresholds = [
             float(declare_one(self, f"{THRESHOLD}{exit_number}", default, THRESHOLD_INFO))
             for exit_number, default in enumerate(_facts(self._model_name, self.card).exit_thresholds, 1)
@@ -112,12 +113,14 @@ class Controller(CoreNode):
     def start(self) -> ControllerCore:
         """A new core with the set-points as they are."""
         facts = _facts(self._model_name, self.card)
+        self._settled = ShowModel(facts.model, tuple(self.thresholds))  # a wish of the life before is forgotten
         setup = ControllerSetup(
             me=self.new_life(),
             num_segments=self.card.num_segments,
             priority=self.config.priority,
             model=facts.model,
             model_id=facts.model_id,
+            is_named=self._is_named,
             curve=facts.curve,
             allocation=AllocationSetup(
                 home=self.config.home,
@@ -161,8 +164,9 @@ class Controller(CoreNode):
             return SetParametersResult(successful=False, reason=reason)
         try:
             if "model" in values and not self._mirroring:
-                self._cards[values["model"]] = card = load_card(values["model"])
+                card = load_card(values["model"])
                 card.check_takes_place_of(self.card)
+                self._cards[values["model"]] = card
             check(changed(self.set_points, values))
             check(changed(self.settings, values))
         except MdiExitError as error:
@@ -170,7 +174,10 @@ class Controller(CoreNode):
         return SetParametersResult(successful=True)
 
     def _apply(self, parameters: Sequence[Parameter[Any]]) -> None:
-        values = {each.name: each.value for each in parameters}
+        with self.condition:
+            self._take_over({each.name: each.value for each in parameters})
+
+    def _take_over(self, values: dict[str, Any]) -> None:
         before = (self.set_points, self.settings, list(self.thresholds))
         self.set_points = changed(self.set_points, values)
         self.settings = changed(self.settings, values)
@@ -179,12 +186,12 @@ class Controller(CoreNode):
         if before != (self.set_points, self.settings, self.thresholds):
             self.feed(SetPointsChanged(self._asked(), self.settings))
         if "model" in values and not self._mirroring:
-            with self.condition:
-                facts = _facts(values["model"], self._cards[values["model"]])
-                if self.core is None:
-                    self.perform(ShowModel(facts.model, facts.exit_thresholds))
-                else:
-                    self.feed(ModelWanted(facts))
+            self._is_named = True
+            facts = _facts(values["model"], self._cards[values["model"]])
+            if self.core is None:
+                self.perform(ShowModel(facts.model, facts.exit_thresholds))
+            else:
+                self.feed(ModelWanted(facts))
 
     def _mirror(self, policy: AppliedPolicy | None) -> dict[str, Any]:
         thresholds = policy.exit_thresholds if policy is not None else tuple(self.thresholds)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -19,7 +20,7 @@ class Backend:
     """What computes, and how: see the parameters of a worker.
 
     Attributes:
-        lanes: threads that share a batch.
+        lanes: threads that run batches at the same time.
         batch_max: frames of the largest batch.
     """
 
@@ -45,7 +46,7 @@ class LoadedModel:
 
 
 def load_model(card: ModelCard, segments: tuple[int, ...], backend: Backend) -> LoadedModel:
-    """Loads segments and runs each once on the largest batch, so that memory is taken now and not under load."""
+    """Loads segments and runs each once per lane on the largest batch: memory is taken now and not under load."""
     numbers = range(1, card.num_segments + 1)
     inputs = tuple((card.input_shape_of(number), "uint8" if number == 1 else "float32") for number in numbers)
     runner = load_segments(
@@ -56,9 +57,11 @@ def load_model(card: ModelCard, segments: tuple[int, ...], backend: Backend) -> 
         lanes=backend.lanes,
         device=backend.device,
     )
-    for segment in segments:
-        shape, dtype = inputs[segment - 1]
-        runner.run(segment, np.zeros((backend.batch_max, *shape), dtype))
+    with ThreadPoolExecutor(backend.lanes) as lanes:
+        for segment in segments:
+            shape, dtype = inputs[segment - 1]
+            batch = np.zeros((backend.batch_max, *shape), dtype)
+            list(lanes.map(lambda _, segment=segment, batch=batch: runner.run(segment, batch), range(backend.lanes)))
     return LoadedModel(card, segments, inputs, runner)
 
 

@@ -34,7 +34,7 @@ from mdi_exit_ros.nodes.conversions import (
     worker_report_from_message,
     worker_report_to_message,
 )
-from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
+from mdi_exit_ros.nodes.lifecycle import STOP_TIMEOUT_S, Core, CoreNode
 from mdi_exit_ros.nodes.loaded_model import Backend, LoadedModel, load_model, load_wanted
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.tensors import TensorStore, spans
@@ -107,6 +107,8 @@ class SegmentWorker(CoreNode):
         self._backend = Backend(config.backend, config.precision, config.device, lanes, self.settings.batch_max)
         self._model = load_model(card, segments, self._backend)
         self._next_model: LoadedModel | None = None
+        self._wanted: LoadModel | None = None
+        self._lives: set[PeerId] = set()
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
         self.open_subscription(
@@ -138,18 +140,22 @@ class SegmentWorker(CoreNode):
 
     def _load_beside(self, model: LoadedModel, segments: tuple[int, ...]) -> None:
         """On a thread of its own: loads more segments of the model while the others go on."""
-        try:
-            more = load_model(model.card, tuple(sorted({*model.segments, *segments})), self._backend)
-        except MdiExitError as error:
-            self.say_once(f"load:{segments}", f"{self.cluster_name}: cannot load segments {list(segments)}: {error}")
-            self.feed(SegmentsLoaded(segments, loaded=False))
-            return
-        with self.condition:
-            if self._model is not model:
+        while True:
+            try:
+                more = load_model(model.card, tuple(sorted({*model.segments, *segments})), self._backend)
+            except Exception as error:  # a backend may raise anything
+                self.get_logger().error(f"{self.cluster_name}: cannot load segments {list(segments)}: {error!r}")
+                self.feed(SegmentsLoaded(segments, loaded=False))
                 return
-            self._model = more
-            self._compute.runner = more.runner
-            self.feed(SegmentsLoaded(segments))
+            with self.condition:
+                if self._model is model:
+                    self._model = more
+                    self._compute.runner = more.runner
+                    self.feed(SegmentsLoaded(segments))
+                    break
+                if self._model.card.model_id != model.card.model_id:
+                    return  # another life, which asks for what it needs
+                model = self._model  # other segments were loaded meanwhile
         self.get_logger().info(f"{self.cluster_name}: holds segments {list(segments)} too")
 
     def _load_wanted(self, wanted: LoadModel) -> None:
@@ -157,23 +163,25 @@ class SegmentWorker(CoreNode):
         self.get_logger().info(f"{self.cluster_name}: loading model {wanted.model} ({wanted.model_id}) beside")
         try:
             model = load_wanted(wanted, self._model.card, self._backend)
-        except MdiExitError as error:
-            self.get_logger().error(f"{self.cluster_name}: cannot change to model {wanted.model}: {error}")
+        except Exception as error:  # a backend may raise anything
+            said = str(error) if isinstance(error, MdiExitError) else repr(error)
+            self.get_logger().error(f"{self.cluster_name}: cannot change to model {wanted.model}: {said}")
             self.feed(ModelLoaded(wanted.model_id, loaded=False))
             return
         with self.condition:
-            self._next_model = model
-            self.feed(ModelLoaded(wanted.model_id))
+            if self._wanted is wanted:
+                self._next_model = model
+                self.feed(ModelLoaded(wanted.model_id))
 
-    def _change_model(self) -> None:
+    def _change_model(self, policy: AppliedPolicy | None) -> None:
         """A new life with the model that was loaded beside; the core has ended and holds nothing."""
         assert self._next_model is not None
-        self._model, self._next_model = self._next_model, None
+        self._model, self._next_model, self._wanted = self._next_model, None, None
         self._compute.runner = self._model.runner
         self._tensors = TensorStore()
         self.carry_on(self._new_core())
-        if self._policy is not None:
-            self.step(self._policy)
+        if policy is not None:
+            self.step(policy)
         self.get_logger().info(f"{self.cluster_name}: runs model {self._model.card.name} now")
 
     def _expected_times(self, model: LoadedModel) -> tuple[tuple[int, int, float], ...]:
@@ -193,21 +201,28 @@ class SegmentWorker(CoreNode):
         """A new core and its compute thread."""
         self._tensors = TensorStore()
         self._patient_until = time.monotonic() + PATIENCE_S
-        self._policy: AppliedPolicy | None = None
-        self._compute = Compute(self._model.runner, self._on_computed, self._on_failed)
+        self._next_model, self._wanted = None, None
+        compute = self._compute = Compute(
+            self._model.runner,
+            # What a lane of a life before ends late is nobody's any more.
+            lambda *done: self._on_computed(*done) if self._compute is compute else None,
+            lambda *failed: self._on_failed(*failed) if self._compute is compute else None,
+        )
         self._lanes = [self.run_thread(self._compute.loop, name=f"lane{lane}") for lane in range(self._backend.lanes)]
         return self._new_core()
 
     def _new_core(self) -> WorkerCore:
         self._me = self.new_life()
+        self._lives.add(self._me)
         return WorkerCore(self._setup_of(self._model, self._me), random.Random(self._me.incarnation))
 
     def halt(self, core: Core) -> None:
         """Ends the compute thread."""
         for _ in self._lanes:
             self._compute.stop()
+        until = time.monotonic() + STOP_TIMEOUT_S
         for lane in self._lanes:
-            lane.join(2.0)
+            lane.join(max(0.0, until - time.monotonic()))
 
     def close(self) -> None:
         """Forgets the publishers that are gone."""
@@ -235,7 +250,7 @@ class SegmentWorker(CoreNode):
             self.feed(event)
 
     def _on_worker(self, message: WorkerStatus) -> None:
-        if (message.name, message.incarnation) != self._me:
+        if PeerId(message.name, message.incarnation) not in self._lives:
             self.feed(worker_report_from_message(message))
 
     def _on_source(self, message: SourceStatus) -> None:
@@ -254,8 +269,9 @@ class SegmentWorker(CoreNode):
     def _on_policy(self, message: Policy) -> None:
         policy = policy_from_message(message, self._model.card.num_segments)
         with self.condition:
-            self._policy = policy
             self.feed(policy)
+            if self.core is not None and self._wanted is not None and not self.core.wants(self._wanted):
+                self._next_model, self._wanted = None, None  # the wish was taken back
 
     # ---- compute ---------------------------------------------------------------------------------------------
 
@@ -289,9 +305,10 @@ class SegmentWorker(CoreNode):
             case LoadSegments():
                 self.run_thread(self._load_beside, self._model, action.segments, name="load")
             case LoadModel():
+                self._wanted, self._next_model = action, None
                 self.run_thread(self._load_wanted, action, name="load")
             case ChangeModel():
-                self._change_model()
+                self._change_model(self.core.policy if self.core is not None else None)
             case Forget():
                 self._tensors.forget(action.tasks)
             case PublishWorkerReport():
@@ -324,7 +341,7 @@ class SegmentWorker(CoreNode):
 
 
 def _bind(config: SegmentWorkerConfig) -> int:
-    """Keeps this process to its processors; returns the threads that share a batch.
+    """Keeps this process to its processors; returns the threads that run batches.
 
     Raises:
         ConfigurationError: a processor that this process may not use.

@@ -110,9 +110,9 @@ class Allocator:
         self._before: Allocation = ()
 
     def weigh(self, segment_costs: tuple[float, ...], input_nbytes: tuple[int, ...]) -> None:
-        """Reckons with the costs of another model, for which nothing was measured yet."""
+        """Reckons with the costs of another model, in the same units, from now on."""
         self._setup = dataclasses.replace(self._setup, segment_costs=segment_costs, input_nbytes=input_nbytes)
-        self._measured = Measured(self._setup)
+        self._measured.carry_over(self._setup)
 
     def step(self, reports: Mapping[str, WorkerReport], settings: AdaptationSettings, now: float) -> None:
         """Looks at the reports of the workers that are alive and run this model; `now` is in seconds."""

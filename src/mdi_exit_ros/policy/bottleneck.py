@@ -92,6 +92,13 @@ class Measured:
                 if stream.moving_s >= 0.0 and stream.peer.name in self._setup.successors.get(name, ()):
                     self._link_s[name, stream.peer.name] = stream.moving_s
 
+    def carry_over(self, setup: AllocationSetup) -> None:
+        """Goes on with another model: computers are as fast as before, and links for the inputs of its last segment."""
+        if self._setup.input_nbytes and setup.input_nbytes:
+            factor = setup.input_nbytes[-1] / self._setup.input_nbytes[-1]
+            self._link_s = {link: seconds * factor for link, seconds in self._link_s.items()}
+        self._setup = setup
+
     def rates(self, alive: Iterable[str]) -> Rates:
         """The rates for these workers; one whose speed is unknown is taken for an average one."""
         known = {name: self._speed.get(name, 0.0) for name in alive}

@@ -50,6 +50,7 @@ class ControllerSetup:
         num_segments: K.
         priority: of several controllers the highest counts, then the lowest name.
         model, model_id: name or folder, and content hash, of the model that it was started with.
+        is_named: a user has asked for that model before, in another life of this node.
         curve: calibrated points (promised accuracy 0..1, thresholds T_e^1..T_e^(K-1)), cheap to accurate;
             empty when the model has none.
         allocation: what segments may be spread over, for `adaptive_allocation`.
@@ -60,6 +61,7 @@ class ControllerSetup:
     priority: int = 0
     model: str = ""
     model_id: str = ""
+    is_named: bool = False
     curve: Curve = ()
     allocation: AllocationSetup = AllocationSetup()
     liveness_timeout_s: float = 1.5
@@ -127,8 +129,10 @@ class ControllerCore:
             ModelFacts(
                 *(setup.model, setup.model_id, thresholds, setup.curve),
                 *(allocation.segment_costs, allocation.input_nbytes),
-            )
+            ),
+            is_named=setup.is_named,
         )
+        self._wish: ModelFacts | None = None  # waits for a change of allocation to end
         self._version = 0
         self._published: AppliedPolicy | None = None
         self._published_at = float("-inf")
@@ -150,7 +154,8 @@ class ControllerCore:
                 self._set_points = event.set_points
                 self._settings = event.settings
             case ModelWanted():
-                self._model.want(event.facts, now)
+                self._wish = event.facts
+                self._grant_wish(now)
             case WorkerReport():
                 self._workers.pop(event.worker.name, None)
                 self._workers[event.worker.name] = (event, now)
@@ -162,7 +167,10 @@ class ControllerCore:
             case SourceReport():
                 self._sources.pop(event.source.name, None)
                 self._sources[event.source.name] = (event, now)
-                self._memory.hear_source(event)
+                if self._model.is_left(event):
+                    self._memory.forget_source(event.source.name)  # what it refuses while it waits is no overload
+                else:
+                    self._memory.hear_source(event)
                 if len(self._sources) > NODES_MAX:
                     silent = next(iter(self._sources))
                     del self._sources[silent]
@@ -207,6 +215,7 @@ class ControllerCore:
             smoothing=self._settings.smoothing,
             allocation=self._allocator.target,
             allocation_final=self._allocator.final,
+            thresholds_model_id=self._model.agreed.model_id,
             model=model,
             model_id=model_id,
             model_final=model_final,
@@ -254,9 +263,9 @@ class ControllerCore:
     # ---- adaptation --------------------------------------------------------------------------------------
 
     def _backlog(self, source: SourceReport, now: float) -> float | None:
-        """Q of the source's home worker (frames); None while it is not heard."""
+        """Q of the source's home worker (frames); None while it is not heard, or the source changes its model."""
         report, at = self._workers.get(source.home, (None, 0.0))
-        if report is None or now - at > self.setup.liveness_timeout_s:
+        if report is None or now - at > self.setup.liveness_timeout_s or self._model.is_left(source):
             return None
         return self._memory.backlog(report, source)
 
@@ -274,17 +283,17 @@ class ControllerCore:
             for name, (report, at) in self._workers.items()
             if now - at <= self.setup.liveness_timeout_s and report.state is State.RUNNING
         }
-        if self._model.is_strange_to(running):
+        if strangers := self._model.strangers(running):
             self._warn(
-                f"model:{self._model.agreed.model_id}",
-                f"this controller was started with model {self._model.agreed.model}, and no worker runs that: set its "
-                "parameter `model` to the one that all shall run",
+                f"strangers:{strangers}",
+                f"this controller was started with model {self._model.agreed.model}, and {', '.join(strangers)} with "
+                "another, which keeps its own thresholds: set its parameter `model` to the one that all shall run",
             )
         # One change after the other: what is loaded for one must still be right when it is made.
+        self._grant_wish(now)
         if self._model.wanted is not None:
-            if self._allocator.final:
-                self._change_model(running, now)
-        elif not self._model.is_left_by(running):
+            self._change_model(running, now)
+        elif not self._model.is_left_by(running, now):
             own = self._model.agreed.model_id
             ours = {name: report for name, report in running.items() if not own or report.model_id == own}
             self._allocator.step(ours, self._settings, now)
@@ -292,6 +301,11 @@ class ControllerCore:
             self._looseness = self._memory.thresholds.next(
                 self._looseness, max(backlogs), self._settings, now, low=TIGHTEST, high=LOOSEST
             )
+
+    def _grant_wish(self, now: float) -> None:
+        if self._wish is not None and self._allocator.final:
+            self._model.want(self._wish, now)
+            self._wish = None
 
     def _change_model(self, running: dict[str, WorkerReport], now: float) -> None:
         wanted, missing = self._model.wanted, self._model.missing(running)
@@ -301,13 +315,12 @@ class ControllerCore:
             self._set_points = self._set_points._replace(exit_thresholds=wanted.exit_thresholds)
             self._looseness = TIGHTEST
             self._memory.start_again()
-            self._intervals.clear()
             self._allocator.weigh(wanted.segment_costs, wanted.input_nbytes)
         else:
             self._warn(
                 f"model:{wanted.model_id}:{now}",
-                f"the model stays {self._model.agreed.model}: {', '.join(missing) or 'no worker'} did not load "
-                f"{wanted.model} within {PREPARE_TIMEOUT_S:.0f} s; the worker's log says why",
+                f"the model stays {self._model.agreed.model}: {', '.join(missing) or 'no worker'} has not "
+                f"loaded {wanted.model} within {PREPARE_TIMEOUT_S:.0f} s; the worker's log says why",
             )
         self._news.append(ShowModel(self._model.agreed.model, self._set_points.exit_thresholds))
 

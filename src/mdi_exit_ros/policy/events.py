@@ -127,6 +127,7 @@ class AppliedPolicy(NamedTuple):
 
     Workers named in `allocation` load what they shall hold; once it is final they drop everything else. Workers load
     `model` beside what they run; once it is final sources and workers change to it. An empty `model` asks for none.
+    Thresholds are for `thresholds_model_id` alone, or for any model where that is empty.
     """
 
     controller: PeerId
@@ -140,6 +141,7 @@ class AppliedPolicy(NamedTuple):
     smoothing: float
     allocation: Allocation = ()
     allocation_final: bool = True
+    thresholds_model_id: str = ""
     model: str = ""
     model_id: str = ""
     model_final: bool = True

@@ -11,47 +11,47 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from mdi_exit_ros.policy.actions import LoadModel
-from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelLoaded, WorkerReport
+from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelLoaded, SourceReport, WorkerReport
 
 PREPARE_TIMEOUT_S = 60.0  # for all workers to load a model, before the change is given up
+CHANGE_PATIENCE_S = 20.0  # for sources to end their frames of the old model: longer than a frame may take
 
 
 class PreparedModel:
     """Which model a worker has loaded beside its own, and whether it is time to change to it.
 
     Attributes:
-        prepared: content hash of the model that is loaded beside; empty: none.
+        asked: content hash of the model that the policy names; empty: none.
+        prepared: that of the model that is loaded beside; empty: none.
     """
 
     def __init__(self, own: str) -> None:
         self._own = own
-        self._asked = ""
+        self.asked = ""
         self.prepared = ""
-        self._segments: tuple[int, ...] = ()
+        self._due_since: float | None = None
 
     def ask(self, policy: AppliedPolicy, segments: Iterable[int]) -> LoadModel | None:
         """What the policy in force wants loaded, said once; None when nothing is."""
-        if policy.model_id == self._asked:
+        if policy.model_id == self.asked:
             return None
-        self._asked, self.prepared = policy.model_id, ""
+        self.asked, self.prepared = policy.model_id, ""
         if policy.model_id in ("", self._own):
             return None
-        self._segments = tuple(sorted(segments))
-        return LoadModel(policy.model, policy.model_id, self._segments)
+        return LoadModel(policy.model, policy.model_id, tuple(sorted(segments)))
 
     def loaded(self, event: ModelLoaded) -> None:
         """Takes in how loading ended."""
-        if event.loaded and event.model_id == self._asked:
+        if event.loaded and event.model_id == self.asked != self._own:
             self.prepared = event.model_id
 
-    def is_due(self, policy: AppliedPolicy | None) -> bool:
-        """Whether the policy in force has the worker change to what it has prepared."""
-        return policy is not None and policy.model_final and self.prepared != "" and policy.model_id == self.prepared
-
-    @property
-    def segments(self) -> tuple[int, ...]:
-        """Segments of the prepared model that were loaded."""
-        return self._segments
+    def due_s(self, policy: AppliedPolicy | None, now: float) -> float | None:
+        """For how long the policy in force has had the worker change to what it has prepared (s); None: it has not."""
+        if policy is None or not policy.model_final or not self.prepared or policy.model_id != self.prepared:
+            self._due_since = None
+            return None
+        self._due_since = now if self._due_since is None else self._due_since
+        return now - self._due_since
 
 
 class ModelChange:
@@ -62,11 +62,11 @@ class ModelChange:
         wanted: the model that workers load beside it; None while no change is going on.
     """
 
-    def __init__(self, own: ModelFacts) -> None:
+    def __init__(self, own: ModelFacts, *, is_named: bool = False) -> None:
         self.agreed = own
         self.wanted: ModelFacts | None = None
         self._before = ""
-        self._is_named = False  # nobody is told which model to run before a user has asked for one
+        self._is_named = is_named  # nobody is told which model to run before a user has asked for one
         self._since = 0.0
 
     @property
@@ -86,11 +86,12 @@ class ModelChange:
             self.wanted = facts
 
     def missing(self, reports: Mapping[str, WorkerReport]) -> tuple[str, ...]:
-        """Workers of the old model, among those that are alive, that have not loaded the wanted one."""
+        """Workers of the models before, among those that are alive, that have not loaded the wanted one."""
         if self.wanted is None:
             return ()
-        old, new = self.agreed.model_id, self.wanted.model_id
-        return tuple(sorted(n for n, each in reports.items() if each.model_id == old and each.prepared_model_id != new))
+        new = self.wanted.model_id
+        old = {self._before, self.agreed.model_id} - {new}
+        return tuple(sorted(n for n, each in reports.items() if each.model_id in old and each.prepared_model_id != new))
 
     def settle(self, reports: Mapping[str, WorkerReport], now: float) -> bool:
         """Whether the change has just ended, as all have loaded the model or it took too long; `agreed` says how."""
@@ -99,21 +100,29 @@ class ModelChange:
         if any(self.runs_either(report) for report in reports.values()) and not self.missing(reports):
             self._before, self.agreed, self.wanted = self.agreed.model_id, self.wanted, None
             self._is_named = True
+            self._since = now
             return True
         if now > self._since + PREPARE_TIMEOUT_S:
             self.wanted = None
             return True
         return False
 
-    def is_left_by(self, reports: Mapping[str, WorkerReport]) -> bool:
-        """Whether workers are still on their way from the model before."""
-        return self._before != "" and any(each.model_id == self._before for each in reports.values())
+    def is_left_by(self, reports: Mapping[str, WorkerReport], now: float) -> bool:
+        """Whether workers are still on their way from the model before; whoever takes too long stays behind."""
+        on_the_way = any(each.model_id == self._before for each in reports.values())
+        return self._before != "" and on_the_way and now <= self._since + PREPARE_TIMEOUT_S
 
-    def is_strange_to(self, reports: Mapping[str, WorkerReport]) -> bool:
-        """Whether all workers run another model than the agreed one, and nobody has told them to change."""
-        own = self.agreed.model_id
-        return bool(own and reports) and not self.named[0] and all(own != each.model_id for each in reports.values())
+    def is_left(self, report: SourceReport) -> bool:
+        """Whether the source still has frames of another model than the one that all change to."""
+        return self._is_named and self.wanted is None and report.model_id != self.agreed.model_id
+
+    def strangers(self, reports: Mapping[str, WorkerReport]) -> tuple[str, ...]:
+        """Workers of another model than the agreed one, whom nobody has told to change."""
+        if self._is_named or self.wanted is not None or not self.agreed.model_id:
+            return ()
+        return tuple(sorted(name for name, each in reports.items() if each.model_id != self.agreed.model_id))
 
     def runs_either(self, report: WorkerReport) -> bool:
         """Whether the worker takes part in the change."""
-        return self.wanted is not None and report.model_id in (self.agreed.model_id, self.wanted.model_id)
+        models = (self._before, self.agreed.model_id, self.wanted.model_id) if self.wanted is not None else ()
+        return report.model_id in models

@@ -88,9 +88,11 @@ class Peers:
         deaf = (each for each in self.sources.values() if self._me not in each.hears)
         return all(now - each.since > FORGET_PEER_S for each in deaf)
 
-    def need_model(self, model_id: str, now: float) -> bool:
-        """Whether a source that is alive may still have frames of this model."""
-        return any(each.model_id == model_id and self._is_alive(each, now) for each in self.sources.values())
+    def need_model(self, model_id: str, now: float) -> tuple[str, ...]:
+        """Sources that are alive and may still have frames of this model."""
+        return tuple(
+            name for name, each in self.sources.items() if each.model_id == model_id and self._is_alive(each, now)
+        )
 
     @property
     def sources_expected(self) -> int:

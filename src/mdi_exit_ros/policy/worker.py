@@ -15,6 +15,7 @@ from mdi_exit_ros.policy.actions import (
     ChangeModel,
     Finished,
     Forget,
+    LoadModel,
     LoadSegments,
     PublishWorkerReport,
     RunBatch,
@@ -42,7 +43,7 @@ from mdi_exit_ros.policy.events import (
     WorkerEvent,
     WorkerReport,
 )
-from mdi_exit_ros.policy.model_change import PreparedModel
+from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PreparedModel
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
 from mdi_exit_ros.policy.peers import FORGET_PEER_S, Peer, Peers
@@ -136,6 +137,7 @@ class WorkerCore:
         self._segments = setup.segments
         self._loading: frozenset[int] = frozenset()
         self._next_model = PreparedModel(setup.model_id)
+        self._leaves = False  # takes no more tasks of this model
         self._exit_thresholds = setup.exit_thresholds
         self._wanted: list[WorkerAction] = []
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
@@ -228,6 +230,15 @@ class WorkerCore:
         return deadline
 
     @property
+    def policy(self) -> AppliedPolicy | None:
+        """The policy in force."""
+        return self._policies.current
+
+    def wants(self, load: LoadModel) -> bool:
+        """Whether what this asked for is still wanted."""
+        return self._next_model.asked == load.model_id
+
+    @property
     def held(self) -> int:
         """Tasks held, all queues and the running batch together."""
         return len(self._held)
@@ -247,7 +258,7 @@ class WorkerCore:
         stream = pool.streams.get(sender.name)
         if event.receiver_incarnation != self.setup.me.incarnation:
             self._ignore(event.tasks)
-        elif event.model_id != self.setup.model_id:
+        elif event.model_id != self.setup.model_id or self._leaves:
             self._refuse(event.tasks, Reason.MODEL_MISMATCH)
         elif self._state is not State.RUNNING:
             self._refuse(event.tasks, Reason.SHUTDOWN)
@@ -399,7 +410,7 @@ class WorkerCore:
             )
         policy = self._policies.current or policy
         # Thresholds belong to a model: until this worker changes, its own hold.
-        if not policy.model_final or policy.model_id in ("", self.setup.model_id):
+        if policy.thresholds_model_id in ("", self.setup.model_id):
             self._exit_thresholds = policy.exit_thresholds
         if self._state is State.RUNNING and (load := self._next_model.ask(policy, self._segments)) is not None:
             self._wanted.append(load)
@@ -766,17 +777,24 @@ class WorkerCore:
 
     def _end(self, now: float) -> list[WorkerAction]:
         policy = self._policies.current
+        due_s = self._next_model.due_s(policy, now)
+        self._leaves = due_s is not None and due_s > CHANGE_PATIENCE_S
         if self._finished or self._running:
             return []
         if self._state is not State.RUNNING:
             self._finished = True
             return [Finished()]
-        if policy is None or self._held or not self._next_model.is_due(policy):
+        if policy is None or due_s is None or self._held:
             return []
-        if self._peers.need_model(self.setup.model_id, now):
+        slow = ", ".join(self._peers.need_model(self.setup.model_id, now))
+        if slow and not self._leaves:
             return []
         self._finished = True
-        return [ChangeModel(policy.model, policy.model_id)]
+        change = ChangeModel(policy.model, policy.model_id)
+        if not slow:
+            return [change]
+        text = f"changes to model {policy.model}; frames of {slow}, still of model {self.setup.model_id}, are refused"
+        return [Warn(f"slow:{slow}", text), change]
 
     def _warn(self, key: str, text: str) -> None:
         self._warnings.append(Warn(key, text))

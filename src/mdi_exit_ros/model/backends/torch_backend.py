@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,45 @@ class ClassifiedSegment(nn.Module):
         return features, class_id, confidence
 
 
+class _Tracing:
+    """Lets nothing run while a module is traced: torch.fx patches what calling any module means, in all threads."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._running = 0
+        self._traces = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """While a segment runs."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._traces)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._running -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def tracing(self) -> Iterator[None]:
+        """While a module is traced."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._traces)
+            self._traces = True
+            self._changed.wait_for(lambda: not self._running)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._traces = False
+                self._changed.notify_all()
+
+
+_tracing = _Tracing()
+
+
 class TorchRunner:
     """`SegmentRunner` on torch; its number of threads is that of the whole process."""
 
@@ -44,7 +86,7 @@ class TorchRunner:
         check_batch(self._card, tuple(self.modules), segment, batch)
         if not batch.flags.writeable:
             batch = batch.copy()  # torch warns of arrays that it could change by mistake
-        with torch.inference_mode():
+        with _tracing.running(), torch.inference_mode():
             features, class_id, confidence = self.modules[segment](torch.from_numpy(batch).to(self._device))
         return SegmentOutput(
             features=None if segment == self._card.num_segments else features.contiguous().cpu().numpy(),
@@ -76,6 +118,7 @@ def load(card: ModelCard, segments: tuple[int, ...], options: LoadOptions) -> To
     eager = load_eager(card, segments, options)
     folded = {}
     for number, module in eager.modules.items():
-        folded[number] = fuse(torch.fx.symbolic_trace(module))
+        with _tracing.tracing():
+            folded[number] = fuse(torch.fx.symbolic_trace(module))
         folded[number].to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchRunner(card, folded, options.device)
