@@ -333,8 +333,12 @@ def test_model_is_changed_while_frames_come_and_none_is_lost(tmp_path, card):
         observer.wait_until(lambda: sources[-1].model_id == fast.model_id, 30.0, what="the source to change")
         before = sources[-1].ok
         observer.wait_until(lambda: sources[-1].ok > before + 100, what="answers of the second model")
-        newest = {status.name: status.model_id for status in workers}
-        assert newest == {"worker1": fast.model_id, "worker2": fast.model_id}
+
+        def newest() -> dict[str, str]:
+            return {status.name: status.model_id for status in workers}
+
+        changed = {"worker1": fast.model_id, "worker2": fast.model_id}
+        observer.wait_until(lambda: newest() == changed, what="both workers' statuses")
         names = ["model", *(f"exit_threshold.{number}" for number in range(1, 5))]
 
         def shown() -> list[ParameterValue]:

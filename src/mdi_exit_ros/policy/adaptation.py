@@ -122,12 +122,15 @@ class AdaptationMemory:
 
     def hear_source(self, report: SourceReport) -> None:
         """Takes in a source's status."""
-        memory = self._sources.setdefault(report.source.name, _SourceMemory())
+        memory = self._of(report)
         counts = report.counts
         memory.offered.note(report.stamp, counts.offered)
         memory.answered.note(report.stamp, counts.ok + counts.failed)
         if counts.admitted:  # before, the cluster was starting
             memory.turned_away.note(report.stamp, dict(report.refused_reasons).get(Reason.STALE.label, 0))
+
+    def _of(self, report: SourceReport) -> _SourceMemory:
+        return self._sources.setdefault(report.source.name, _SourceMemory())
 
     def forget_worker(self, name: str) -> None:
         """It is no longer in the picture."""
@@ -157,7 +160,7 @@ class AdaptationMemory:
         queued = self._queued[home.worker.name].per_second()
         if queued is None:
             queued = float(home.input_queue + home.output_queue)
-        turned_away = self._sources[source.source.name].turned_away.per_second() or 0.0
+        turned_away = self._of(source).turned_away.per_second() or 0.0
         return queued + source.waiting_for_credit + turned_away * WINDOW_S
 
     def next_interval(
@@ -177,7 +180,7 @@ class AdaptationMemory:
         room to rise. What is answered is what can be done: admission stays within beta of it, however large the
         backlog is, for that will be gone soon.
         """
-        memory = self._sources[source.source.name]
+        memory = self._of(source)
         if memory.offered.per_second > 0.0:
             low = max(low, 0.5 / memory.offered.per_second)
         answered = memory.answered.per_second * (1.0 - settings.beta)
