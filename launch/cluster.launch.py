@@ -7,15 +7,19 @@ On each computer of a cluster: ros2 launch mdi_exit_ros cluster.launch.py comput
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
+import yaml
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
+from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import load_card, shipped_models
+from mdi_exit_ros.node_settings import BACKENDS
 from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import Mode, Strategy
@@ -81,7 +85,7 @@ def arguments() -> list[DeclareLaunchArgument]:
         DeclareLaunchArgument(
             "backend",
             default_value="",
-            choices=["", "auto", "onnxruntime", "openvino", "torch"],
+            choices=["", "auto", *BACKENDS],
             description="What computes; empty: as topology and params_file say",
         ),
         DeclareLaunchArgument(
@@ -104,6 +108,8 @@ def planned_nodes(context: LaunchContext) -> list[Any]:
     """The actions that start this computer's part of the plan."""
     value = {name: LaunchConfiguration(name).perform(context) for name in (each.name for each in arguments())}
     common = {"autostart": value["autostart"] == "true"}
+    if not Path(value["params_file"]).is_file():
+        raise ConfigurationError(f"params_file: expected the path of a YAML file, got {value['params_file']!r}")
     card = load_card(value["model"])
     options = PlanOptions(
         strategy=value["strategy"],
@@ -126,9 +132,19 @@ def _given(value: dict[str, str], *names: str) -> dict[str, str]:
     return {name: value[name] for name in names if value[name]}
 
 
+def _input_of(node: PlannedNode, params_file: str) -> str:
+    """What a source plays: as the plan says, else as the parameter file does for all nodes or for this one."""
+    sections = yaml.safe_load(Path(params_file).read_text(encoding="utf-8")) or {}
+    full_name = f"{node.namespace.rstrip('/')}/{node.name}"
+    found = "topic"
+    for section in ("/**", f"/**/{node.name}", node.name, full_name, "/" + full_name.lstrip("/")):
+        found = ((sections.get(section) or {}).get("ros__parameters") or {}).get("input", found)
+    return str(node.parameters.get("input", found))
+
+
 def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str]) -> Node:
     is_source = node.executable == "camera_source"
-    finite = is_source and not str(node.parameters.get("input", "topic")).startswith(("topic", "device:"))
+    finite = is_source and not _input_of(node, value["params_file"]).startswith(("topic", "device:"))
     typed = {
         name: ParameterValue(given, value_type=str) if isinstance(given, str) else given
         for name, given in node.parameters.items()

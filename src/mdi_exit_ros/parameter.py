@@ -98,4 +98,4 @@ def on_grid(info: ParameterInfo, value: float) -> float:
     """The slider position nearest to `value`."""
     assert info.low is not None and info.high is not None
     step = (info.high - info.low) / SLIDER_POSITIONS
-    return min(info.high, max(info.low, round(value / step) * step))
+    return round(min(info.high, max(info.low, round(value / step) * step)), 10)

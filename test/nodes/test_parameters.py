@@ -17,7 +17,7 @@ from mdi_exit_ros.model.backends.interface import DEVICES
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST
 from mdi_exit_ros.node_settings import SetPointSettings
 from mdi_exit_ros.nodes.camera_source import CameraSourceConfig
-from mdi_exit_ros.nodes.controller import Controller
+from mdi_exit_ros.nodes.controller import Controller, ControllerConfig
 from mdi_exit_ros.nodes.defaults import nodes_yaml
 from mdi_exit_ros.nodes.parameters import declare
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
@@ -152,7 +152,8 @@ def test_controller_has_a_slider_per_exit_and_refuses_foreign_changes_of_applied
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("mode", "fast"), ("exit_threshold.1", 1.5), ("alpha", 0.123), ("model", "other"), ("alpha", 1)]
+    ("name", "value"),
+    [("mode", "fast"), ("exit_threshold.1", 1.5), ("alpha", 0.123), ("model", "other"), ("alpha", "1")],
 )
 def test_controller_refuses_what_cannot_be_and_keeps_what_was(controller, name, value):
     before = (controller.set_points, controller.settings, list(controller.thresholds))
@@ -163,3 +164,28 @@ def test_controller_refuses_what_cannot_be_and_keeps_what_was(controller, name, 
 def test_words_of_settings_are_those_of_backends_and_codec():
     assert (node_settings.BACKENDS, node_settings.DEVICES) == (FASTEST_FIRST, DEVICES)
     assert node_settings.ENCODINGS == ENCODINGS
+
+
+@pytest.mark.parametrize("config", [SegmentWorkerConfig, CameraSourceConfig, ControllerConfig])
+def test_all_parameters_can_be_asked_for_at_once(make_node, config):
+    """rclpy answers with nothing where one of them is unset: rqt and `ros2 param dump` do so."""
+    node = make_node()
+    declare(node, config)
+    names = [name for name, _, _ in parameters_of(config)]
+    found = {each.name: each.value for each in node.get_parameters(names)}
+    assert None not in found.values()
+    for name, default, info in parameters_of(config):
+        assert found[name] == default
+        assert node.describe_parameter(name).read_only is not info.live
+        if isinstance(default, list):
+            refused = node.set_parameters([Parameter(name, node.get_parameter(name).type_, [])])[0]
+            assert not refused.successful
+
+
+def test_whole_numbers_are_taken_for_doubles_and_the_other_way_round(controller):
+    one, rate, half = (
+        controller.set_parameters([Parameter(name, value=value)])[0].successful
+        for name, value in (("exit_threshold.1", 1), ("admission_rate", 100.0), ("admission_rate", 100.5))
+    )
+    assert (one, rate, half) == (True, True, False)
+    assert controller.get_parameter("exit_threshold.1").value == 1.0

@@ -242,7 +242,7 @@ def test_controller_gives_up_after_a_while_and_names_who_did_not_load_it() -> No
     core.handle(runs(W1, "a"), PREPARE_TIMEOUT_S - 0.5)
     actions = core.handle(Tick(), late)
     (warning,) = of(Warn, actions)
-    assert "w1 has not loaded models/b" in warning.text
+    assert "w1 did not load models/b" in warning.text
     assert of(ShowModel, actions) == [ShowModel("a", (0.8,) * 4)]
     assert named(actions) == [("", True, (0.8,) * 4)]
 

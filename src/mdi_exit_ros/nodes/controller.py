@@ -87,6 +87,7 @@ class Controller(CoreNode):
             self.declare_parameter(
                 APPLIED + name, value, ParameterDescriptor(description="what is applied; changed by this node alone")
             )
+        self.add_pre_set_parameters_callback(self._as_declared)
         self.add_on_set_parameters_callback(self._validate)
         self.add_post_set_parameters_callback(self._apply)
 
@@ -157,11 +158,29 @@ class Controller(CoreNode):
 
     # ---- parameters ------------------------------------------------------------------------------------------
 
+    def _as_declared(self, parameters: list[Parameter[Any]]) -> list[Parameter[Any]]:
+        """Whole numbers are doubles where doubles are wanted, and the other way round: ROS asks for `1.0` else."""
+        found = []
+        for each in parameters:
+            wanted = self.get_parameter(each.name).type_ if self.has_parameter(each.name) else None
+            if wanted is Parameter.Type.DOUBLE and each.type_ is Parameter.Type.INTEGER:
+                each = Parameter(each.name, value=float(each.value))
+            elif wanted is Parameter.Type.INTEGER and each.type_ is Parameter.Type.DOUBLE and each.value.is_integer():
+                each = Parameter(each.name, value=int(each.value))
+            found.append(each)
+        return found
+
     def _validate(self, parameters: Sequence[Parameter[Any]]) -> SetParametersResult:
+        reason = self._wrong(parameters)
+        if reason:
+            self.get_logger().warning(f"refused: {reason}")  # rqt does not show it
+        return SetParametersResult(successful=not reason, reason=reason)
+
+    def _wrong(self, parameters: Sequence[Parameter[Any]]) -> str:
+        """What is wrong with new values; empty when nothing is."""
         values = {each.name: each.value for each in parameters}
         if not self._mirroring and any(name.startswith(APPLIED) for name in values):
-            reason = "applied.* shows what is applied: change the set-point without `applied.` instead"
-            return SetParametersResult(successful=False, reason=reason)
+            return "applied.* shows what is applied: change the set-point without `applied.` instead"
         try:
             if "model" in values and not self._mirroring:
                 card = load_card(values["model"])
@@ -170,8 +189,8 @@ class Controller(CoreNode):
             check(changed(self.set_points, values))
             check(changed(self.settings, values))
         except MdiExitError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
+            return str(error)
+        return ""
 
     def _apply(self, parameters: Sequence[Parameter[Any]]) -> None:
         with self.condition:

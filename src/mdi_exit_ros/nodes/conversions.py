@@ -524,6 +524,7 @@ def cluster_to_message(cluster: ClusterSummary) -> ClusterStatus:
         controller=cluster.controller,
         policy_version=cluster.policy.version,
         mode=int(cluster.policy.mode),
+        model_id=cluster.policy.thresholds_model_id,
         uptime_s=cluster.uptime_s,
         workers_alive=sum(row.alive for row in rows),
         workers_known=len(rows),

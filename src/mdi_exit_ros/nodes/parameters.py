@@ -88,13 +88,20 @@ def declare(node: Node, config: type[T], *, leave_out: frozenset[str] = frozense
 
 
 def _declare_array(node: Node, name: str, kind: Parameter.Type, info: ParameterInfo) -> list[Any]:
-    """An empty array has no type in ROS: it is declared by type, and stays unset when empty."""
+    """An empty array has no type in ROS: it is declared by type, then set, and only then may be read-only.
+
+    Left unset, rclpy would answer a question for all parameters with none, and rqt and `ros2 param dump` show nothing.
+    """
     try:
-        node.declare_parameter(name, kind, ParameterDescriptor(description=info.description, read_only=not info.live))
+        node.declare_parameter(name, kind, ParameterDescriptor(description=info.description))
     except (InvalidParameterTypeException, InvalidParameterValueException) as error:
         expected = kind.name.lower().replace("_", " ")
         raise ConfigurationError(f"parameter {name}: expected {expected}: {error}") from error
     value = node.get_parameter_or(name, Parameter(name, kind, [])).value
+    if not value:
+        node.set_parameters([Parameter(name, kind, [])])
+    settled = ParameterDescriptor(description=info.description, type=kind.value, read_only=not info.live)
+    node.set_descriptor(name, settled)
     return list(value) if value is not None else []
 
 

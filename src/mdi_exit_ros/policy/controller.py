@@ -317,11 +317,10 @@ class ControllerCore:
             self._memory.start_again()
             self._allocator.weigh(wanted.segment_costs, wanted.input_nbytes)
         else:
-            self._warn(
-                f"model:{wanted.model_id}:{now}",
-                f"the model stays {self._model.agreed.model}: {', '.join(missing) or 'no worker'} has not "
-                f"loaded {wanted.model} within {PREPARE_TIMEOUT_S:.0f} s; the worker's log says why",
-            )
+            why = f"{', '.join(missing)} did not load {wanted.model} within {PREPARE_TIMEOUT_S:.0f} s, its log says why"
+            if not missing:
+                why = f"no worker is there to load {wanted.model}"
+            self._warn(f"model:{wanted.model_id}:{now}", f"the model stays {self._model.agreed.model}: {why}")
         self._news.append(ShowModel(self._model.agreed.model, self._set_points.exit_thresholds))
 
     def _next_interval(self, name: str, source: SourceReport, backlog: float, now: float) -> float:

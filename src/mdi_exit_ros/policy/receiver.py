@@ -7,6 +7,7 @@ from mdi_exit_ros.policy.credits import Outbound
 from mdi_exit_ros.policy.events import StreamReport, WorkerReport
 from mdi_exit_ros.task import PeerId, State
 
+UNFIT_S = 5.0  # of another model, after which it is told: it may be about to change
 OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
 
 
@@ -23,6 +24,7 @@ class Receiver:
         self.report: WorkerReport | None = None
         self.outbound: Outbound | None = None
         self.fits = False  # runs the model that tasks need
+        self._unfit_since: float | None = None
         self.is_open = False  # it knows this node's stream
         self._me = me
         self._model_id = model_id
@@ -39,6 +41,10 @@ class Receiver:
             self.outbound = Outbound(report.worker)
         self.report = report
         self.fits = report.model_id == self._model_id
+        if self.fits:
+            self._unfit_since = None
+        elif self._unfit_since is None:
+            self._unfit_since = now
         self.ready_until = float("-inf")
         if self.fits and report.state is State.RUNNING:
             self.ready_until = now + self._liveness_timeout_s
@@ -52,6 +58,10 @@ class Receiver:
         if self.fits:
             self.outbound.acknowledge(mine.received, mine.credit)
         return mine
+
+    def is_foreign(self, now: float) -> bool:
+        """Whether it has run another model than tasks need for so long that it is not about to change."""
+        return self._unfit_since is not None and now - self._unfit_since >= UNFIT_S
 
     def expect(self, model_id: str) -> None:
         """From now on tasks need this model: until the worker reports that it runs it, it gets none."""

@@ -311,13 +311,13 @@ class SourceCore:
             return
         opened = entry.hear(report, now)
         if not entry.fits:
-            if self._policies.current is not None and self._policies.current.model_id:
-                return  # on its way to the model that the policy names
-            self._warn(
-                f"model:{report.worker.name}",
-                f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
-                "no frames are sent to it; start both with the same model",
-            )
+            asked_for = self._policies.current is not None and self._policies.current.model_id != ""
+            if entry.is_foreign(now) and not asked_for:
+                self._warn(
+                    f"model:{report.worker.name}",
+                    f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
+                    "no frames are sent to it; start both with the same model",
+                )
         elif opened is None and not self._finished:
             outbound = entry.opens(now)
             if outbound is not None:

@@ -356,13 +356,12 @@ class WorkerCore:
         opened = neighbour.hear(report, now)
         self._information += 1
         if not neighbour.fits:
-            if self._is_model_asked_for:
-                return []
-            self._warn(
-                f"model:{name}",
-                f"{name} runs model {report.model_id}, this worker {self.setup.model_id}: "
-                "they exchange no tasks; start both with the same model",
-            )
+            if neighbour.is_foreign(now) and not self._is_model_asked_for:
+                self._warn(
+                    f"model:{name}",
+                    f"{name} runs model {report.model_id}, this worker {self.setup.model_id}: "
+                    "they exchange no tasks; start both with the same model",
+                )
             return []
         if opened is None:
             outbound = neighbour.opens(now)
