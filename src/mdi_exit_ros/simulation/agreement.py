@@ -15,7 +15,7 @@ LATENCY_TOLERANCE = 0.30
 EXIT_TOLERANCE = 0.02
 
 _SHELL_ONLY = frozenset({"backend", "precision", "device", "frames", "loop", "input", "image_transport"})
-ALL_BUSY = 0.95  # of a repeated run's computer: cores share memory; fitted with the costs of nodes
+ALL_BUSY = 0.97  # of a repeated run's computer: cores share memory; fitted with the costs of nodes
 
 
 class Agreement(NamedTuple):
