@@ -37,7 +37,7 @@ class NodeCosts(BaseModel):
     batch_us: float = Field(default=100.0, ge=0.0)
     read_us: float = Field(default=60.0, ge=0.0)
     frame_us: float = Field(default=40.0, ge=0.0)
-    transit_us: float = Field(default=400.0, ge=0.0)
+    transit_us: float = Field(default=250.0, ge=0.0)
     controller_cores: float = Field(default=0.06, ge=0.0)
     quota_share: float = Field(default=0.82, gt=0.0, le=1.0)
 
