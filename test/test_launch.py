@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.topology import load_topology
 from mdi_exit_ros.transport import ALLOCATION_VARIABLES, TRANSPORTS, transport_variables
@@ -155,3 +156,19 @@ def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str])
     assert "finished: 1200 frames offered, 1200 answered" in output
     assert output.count("process has finished cleanly") == 4
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("section", ["/**", "/**/camera", "camera", "/camera"])
+def test_source_with_a_finite_input_in_the_parameter_file_is_not_started_again(
+    module: ModuleType, tmp_path: Path, section: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"{section}:\n  ros__parameters:\n    input: sample\n")
+    nodes = started(module, params_file=str(path), use_respawn="true")
+    again = {node.node_executable: node._ExecuteLocal__respawn for node in nodes}
+    assert again == {"camera_source": False, "controller": True, "segment_worker": True}
+
+
+def test_parameter_file_that_is_none_is_refused(module: ModuleType) -> None:
+    with pytest.raises(ConfigurationError, match="params_file: expected the path of a YAML file, got '/no/such"):
+        started(module, params_file="/no/such.yaml")
