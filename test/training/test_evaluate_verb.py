@@ -86,7 +86,7 @@ def test_encodings_are_compared_at_every_cut(tmp_path: Path, tiny_archive: Path)
         (["--thresholds", "a,b"], ConfigurationError, "must be numbers"),
         (["--thresholds", "0.5"], ConfigurationError, "expected 4 thresholds, came 1"),
         (["--thresholds", "0,0,0,0", "--target-accuracy", "0.8"], ConfigurationError, "exclude each other"),
-        (["--target-accuracy", "1.0"], ModelError, "ask for less than"),
+        (["--target-accuracy", "1.0"], ModelError, "ask for no more than that"),
         (["--model", "nothing"], ModelError, "no model 'nothing'"),
         (["--data", "/nowhere"], DataError, "no images at"),
     ],
