@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,14 @@ from mdi_exit_ros.simulation.sweeping import load_steps
 SLOW, FAST = 100.0, 700.0  # frames/s; what two computers do with the thresholds that users set lies between
 COMPUTER = {"cores": 2, "speed": 0.25}
 NETWORK = {"rate_mbps": 100, "latency_ms": 1.5}
+
+
+def simulated(scenario: Callable[..., Scenario], model: SimulatedModel, mode: str, **keys: Any) -> Simulation:
+    """The simulation, run, of a camera that drops frames and a controller in that mode."""
+    given = {"computer": COMPUTER, "network": NETWORK, "source": {"drop": "oldest"}, "controller": {"mode": mode}}
+    simulation = Simulation(scenario(**given, **keys), model)
+    simulation.run()
+    return simulation
 
 
 @pytest.mark.parametrize("mode", ["rate", "threshold"])
@@ -41,19 +50,8 @@ def test_thresholds_fall_until_what_the_camera_offers_is_answered(
     scenario: Callable[..., Scenario], model: SimulatedModel
 ) -> None:
     def answered(mode: str) -> float:
-        simulation = Simulation(
-            scenario(
-                frames=None,
-                duration_s=6.0,
-                arrivals={"kind": "steps", "steps": [(0.0, SLOW), (1.0, FAST)]},
-                computer=COMPUTER,
-                network=NETWORK,
-                source={"drop": "oldest"},
-                controller={"mode": mode},
-            ),
-            model,
-        )
-        simulation.run()
+        steps = {"kind": "steps", "steps": [(0.0, SLOW), (1.0, FAST)]}
+        simulation = simulated(scenario, model, mode, frames=None, duration_s=6.0, arrivals=steps)
         (first, early), *_, (last, late) = [entry for entry in simulation.controller.timeline if 4.0 < entry[0] <= 6.0]
         return (late.ok - early.ok) / (last - first)
 
@@ -65,18 +63,7 @@ def test_thresholds_fall_until_what_the_camera_offers_is_answered(
 def test_a_camera_that_is_slower_than_the_cluster_is_left_alone(
     scenario: Callable[..., Scenario], model: SimulatedModel, mode: str
 ) -> None:
-    simulation = Simulation(
-        scenario(
-            frames=400,
-            arrivals={"kind": "periodic", "rate_hz": 100},
-            computer=COMPUTER,
-            network=NETWORK,
-            source={"drop": "oldest"},
-            controller={"mode": mode},
-        ),
-        model,
-    )
-    simulation.run()
+    simulation = simulated(scenario, model, mode, frames=400, arrivals={"kind": "periodic", "rate_hz": 100})
     started, *rest = [cluster for time, cluster in simulation.controller.timeline if time > 1.0]
     assert rest[-1].refused == started.refused
     assert {cluster.policy.exit_thresholds for cluster in rest} == {model.default_thresholds}
