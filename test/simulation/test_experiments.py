@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mdi_exit_ros.cli import paper as paper_verb
+from mdi_exit_ros.cli.simulated_model import simulated_model
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.profile import BackendProfile, ServiceTime
 from mdi_exit_ros.simulation import experiments
@@ -30,7 +31,7 @@ from mdi_exit_ros.simulation.experiments import (
 )
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.recording import Recording
-from mdi_exit_ros.simulation.scenario import read_scenario_keys
+from mdi_exit_ros.simulation.scenario import make_scenario, read_scenario_keys
 
 IMAGES = 200
 TINY = Extent(
@@ -280,3 +281,22 @@ def test_processes_give_the_rows_of_one() -> None:
     together = dict(paper_verb.simulate_all(points, 2))
     assert alone == together
     assert sorted(alone) == [0, 1]
+
+
+def test_a_model_with_an_autoencoder_is_also_simulated_without_it(model: SimulatedModel) -> None:
+    narrow = dataclasses.replace(model, autoencoder=True)
+    plain = {point.facts["series"] for point in rate_points(request_for("paper_rate", model))}
+    points = rate_points(request_for("paper_rate", narrow))
+    more = {point.facts["series"] for point in points} - plain
+    assert more == {"mdi_exit, no autoencoder", "mdi_exit, no exits, no autoencoder", "mdi, no autoencoder"}
+    assert {point.facts["series"] for point in points if not point.scenario.autoencoder} == more
+
+
+def test_without_its_autoencoder_features_of_resnet50_travel_at_full_width() -> None:
+    def nbytes(model: str, *, autoencoder: bool) -> tuple[int, ...]:
+        content = {"topology": "one_node", "model": model, "autoencoder": autoencoder}
+        return simulated_model(make_scenario(content, origin="a test")).input_nbytes["raw"]
+
+    assert nbytes("resnet50", autoencoder=True) == (3072, 8192, 131072, 65536)
+    assert nbytes("resnet50", autoencoder=False) == (3072, 262144, 131072, 65536)
+    assert nbytes("mobilenetv2", autoencoder=False) == nbytes("mobilenetv2", autoencoder=True)

@@ -155,7 +155,7 @@ def _model_of(text: str) -> SimulatedModel:
 
 def _model(scenario: Scenario) -> SimulatedModel:
     """The network of a scenario, its images in an order of the scenario's seed; read once per process."""
-    keys = {"model", "profile", "backend", "precision", "recording", "seed"}
+    keys = {"model", "profile", "backend", "precision", "recording", "autoencoder", "seed"}
     return _model_of(json.dumps({**scenario.model_dump(include=keys), "topology": "one_node"}))
 
 
@@ -249,6 +249,15 @@ def _write(
     return [stem.with_suffix(".png"), stem.with_suffix(".json"), *(path for path, _ in tables)]
 
 
+def _autoencoder_assumption(model: SimulatedModel) -> list[str]:
+    if not model.autoencoder:
+        return []
+    return [
+        "no autoencoder: the same network, its features as wide as they are in front of the encoder; times of segments "
+        "and answers of the exits taken for the same, as the network was not trained without it"
+    ]
+
+
 def _assumptions(scenario: Scenario, model: SimulatedModel) -> list[str]:
     """What the figures rest on, for whoever reads the data."""
     computer, link = scenario.computer, scenario.network
@@ -262,5 +271,6 @@ def _assumptions(scenario: Scenario, model: SimulatedModel) -> list[str]:
         f"times of segments: measured with {model.times.backend} {model.times.precision} on the profiled computer",
         f"answers of the exits: recorded on {len(model.recording)} {model.recording.images}; what an encoding of "
         "features on the way does to them is not in it",
+        *_autoencoder_assumption(model),
         "computers, networks, data and constants of the original experiments differ: their figures are not comparable",
     ]

@@ -47,6 +47,11 @@ def _of_card(card: ModelCard, scenario: Scenario, path: Path) -> SimulatedModel:
             f"the recording {path} is of model {recording.model_id}, expected {card.name} {card.model_id}: "
             "make one with mdi-exit evaluate --record"
         )
+    has_autoencoder = any(card.architecture.bottleneck_channels or ())
+    if has_autoencoder and not scenario.autoencoder:
+        from mdi_exit_ros.model.checkpoint import without_autoencoder  # torch; others go without
+
+        card = card.model_copy(update={"feature_shapes": without_autoencoder(card)})
     segments = range(1, card.num_segments + 1)
     return SimulatedModel(
         name=card.name,
@@ -61,6 +66,7 @@ def _of_card(card: ModelCard, scenario: Scenario, path: Path) -> SimulatedModel:
         times=times,
         recording=recording,
         machine=str(profile.machine.get("processor")),
+        autoencoder=has_autoencoder and scenario.autoencoder,
     )
 
 

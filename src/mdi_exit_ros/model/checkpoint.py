@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,6 +81,12 @@ def load_network(card: ModelCard) -> SegmentedNetwork:
     if shapes != card.feature_shapes:
         raise ModelError(f"the card of {card.name!r} names feature shapes {card.feature_shapes}, but they are {shapes}")
     return network
+
+
+def without_autoencoder(card: ModelCard) -> tuple[tuple[int, int, int], ...]:
+    """(C, H, W) of the features after each segment, were there no autoencoder behind any cut."""
+    architecture = dataclasses.replace(card.architecture, bottleneck_channels=None)
+    return feature_shapes(SegmentedNetwork(architecture).eval(), card.input_shape)
 
 
 def feature_shapes(network: SegmentedNetwork, input_shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], ...]:

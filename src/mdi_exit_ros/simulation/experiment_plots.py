@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mdi_exit_ros.simulation.experiment_rows import PAYING_SHARE
-from mdi_exit_ros.simulation.experiments import ALONE, DISTRIBUTED, LOCAL, TOPOLOGIES
+from mdi_exit_ros.simulation.experiments import ALONE, DISTRIBUTED, LOCAL, TOPOLOGIES, WITHOUT_AUTOENCODER
 
 matplotlib.use("Agg")
 DPI = 120
@@ -24,6 +24,14 @@ _STYLES: dict[str, dict[str, Any]] = {
     "ddi": {"color": "tab:orange", "marker": "^"},
     "ddi, no exits": {"color": "tab:orange", "marker": "v", "linestyle": "--", "fillstyle": "none"},
     "mdi": {"color": "tab:green", "marker": "D", "linestyle": "--", "fillstyle": "none"},
+    "mdi_exit, no autoencoder": {"color": "tab:purple", "marker": "o"},
+    "mdi_exit, no exits, no autoencoder": {
+        "color": "tab:purple",
+        "marker": "s",
+        "linestyle": "--",
+        "fillstyle": "none",
+    },
+    "mdi, no autoencoder": {"color": "tab:brown", "marker": "D", "linestyle": "--", "fillstyle": "none"},
     "local": {"color": "0.4", "marker": "."},
     "local, no exits": {"color": "0.4", "marker": "x", "linestyle": "--"},
 }
@@ -122,7 +130,7 @@ DRAW = {"rate": draw_rate, "threshold": draw_threshold, "scale": draw_scale}
 def _lines(rows: Sequence[Row], topology: str) -> list[tuple[str, list[Row]]]:
     """The lines of a panel, by label; what one computer does alone is the same in all."""
     found = []
-    for place, series in ((topology, DISTRIBUTED), (ALONE, LOCAL)):
+    for place, series in ((topology, DISTRIBUTED + WITHOUT_AUTOENCODER), (ALONE, LOCAL)):
         for each in series:
             line = [row for row in rows if (row["topology"], row["series"]) == (place, each.label)]
             if line:

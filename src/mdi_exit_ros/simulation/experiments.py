@@ -24,11 +24,12 @@ TYPICAL_BATCH = 8
 
 
 class Series(NamedTuple):
-    """One line of a figure: a strategy with or without exits."""
+    """One line of a figure: a strategy, with or without exits and the model's autoencoder."""
 
     label: str
     strategy: str
     exits: bool
+    autoencoder: bool = True
 
 
 LOCAL = (Series("local", "local", True), Series("local, no exits", "local", False))
@@ -39,6 +40,12 @@ DISTRIBUTED = (
     Series("ddi, no exits", "ddi", False),
     Series("mdi", "mdi", False),
 )
+WITHOUT_AUTOENCODER = (
+    Series("mdi_exit, no autoencoder", "mdi_exit", True, autoencoder=False),
+    Series("mdi_exit, no exits, no autoencoder", "mdi_exit", False, autoencoder=False),
+    Series("mdi, no autoencoder", "mdi", False, autoencoder=False),
+)
+"""Only of models that have one; whole frames (`ddi`) go on the way without it anyway."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +143,7 @@ def rate_points(request: Request) -> list[Point]:
     frames = -(-extent.frames // len(model.recording)) * len(model.recording)
     chosen = spread(model.curve, extent.threshold_points) or [model.default_thresholds]
     points = []
-    for topology, series in _lines():
+    for topology, series in _lines(model):
         for thresholds in chosen if series.exits else chosen[-1:]:
             facts = {**_facts(topology, series), "thresholds": " ".join(map(str, thresholds)) if series.exits else ""}
             changes = {**_keys(topology, series), "thresholds": list(thresholds), "frames": frames, "duration_s": None}
@@ -151,7 +158,7 @@ def threshold_points(request: Request) -> list[Point]:
     base = request.point("threshold", {}, {}, None).scenario
     alone_fps = one_computer_fps(base, model)
     points = []
-    for topology, series in _lines():
+    for topology, series in _lines(model):
         for multiple in extent.rates:
             rate_hz = round(multiple * alone_fps, 1)
             window_s = max(extent.window_s, extent.passes * len(model.recording) / rate_hz)
@@ -224,14 +231,20 @@ def one_computer_fps(scenario: Scenario, model: SimulatedModel) -> float:
     return computer.cores * computer.speed / seconds
 
 
-def _lines() -> list[tuple[str, Series]]:
+def _lines(model: SimulatedModel) -> list[tuple[str, Series]]:
     """Every topology with its strategies; one computer alone has nobody to give to."""
-    return [(name, series) for name in TOPOLOGIES for series in (LOCAL if name == ALONE else DISTRIBUTED)]
+    distributed = DISTRIBUTED + (WITHOUT_AUTOENCODER if model.autoencoder else ())
+    return [(name, series) for name in TOPOLOGIES for series in (LOCAL if name == ALONE else distributed)]
 
 
 def _facts(topology: str, series: Series) -> dict[str, Any]:
-    return {"topology": topology, "series": series.label, "strategy": series.strategy, "exits": series.exits}
+    return {**_keys(topology, series), "series": series.label}
 
 
 def _keys(topology: str, series: Series) -> dict[str, Any]:
-    return {"topology": topology, "strategy": series.strategy, "exits": series.exits}
+    return {
+        "topology": topology,
+        "strategy": series.strategy,
+        "exits": series.exits,
+        "autoencoder": series.autoencoder,
+    }

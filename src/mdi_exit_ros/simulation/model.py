@@ -27,6 +27,7 @@ class SimulatedModel:
         times: what the segments take on the profiled computer.
         recording: what the exits said about real images.
         machine: the profiled computer.
+        autoencoder: whether one makes the features that travel smaller.
         others: models that the cluster may change to, by the name that a scenario has for them.
     """
 
@@ -40,6 +41,7 @@ class SimulatedModel:
     times: BackendProfile
     recording: Recording
     machine: str
+    autoencoder: bool = False
     others: Mapping[str, SimulatedModel] = dataclasses.field(default_factory=dict)
 
     @property

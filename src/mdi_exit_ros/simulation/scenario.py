@@ -152,6 +152,11 @@ class Scenario(_Strict):
     backend: str | None = Field(default=None, description="left out: the fastest of the profile in that precision")
     precision: Literal["fp32", "bf16"] = "fp32"
     recording: str | None = Field(default=None, description="answers of the exits; left out: the model's own")
+    autoencoder: bool = Field(
+        default=True,
+        description="false: features travel as wide as without the model's autoencoders; times and answers are taken "
+        "for the same",
+    )
     together: bool = Field(
         default=False, description="all nodes on the one computer `computer`, as mdi-exit run has them"
     )
