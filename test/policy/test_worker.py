@@ -695,7 +695,7 @@ def delayed(transfer_s: float, now: float, **rest: Any) -> Any:
     ],
 )
 def test_task_moves_when_the_neighbour_is_faster_or_by_chance(transfer_s: float, rng: Tosses) -> None:
-    core, camera = busy_worker(service_s=0.5, rng=rng)
+    core, camera = busy_worker(service_s=0.5, rng=rng, group_min=1)
     core.handle(delayed(transfer_s, 1.0), 1.0)
     assert sent_to(W2, camera.send(1, 1.0)) == [task(2)]
     assert rng.values == []
@@ -704,7 +704,7 @@ def test_task_moves_when_the_neighbour_is_faster_or_by_chance(transfer_s: float,
 @pytest.mark.parametrize(("transfer_s", "toss"), [(0.501, 0.999), (1.0, 0.5), (2.0, 0.25), (2.0, 0.9)])
 def test_task_stays_when_the_neighbour_is_slower_and_chance_says_so(transfer_s: float, toss: float) -> None:
     rng = Tosses(toss)
-    core, camera = busy_worker(service_s=0.5, rng=rng)
+    core, camera = busy_worker(service_s=0.5, rng=rng, group_min=1)
     core.handle(delayed(transfer_s, 1.0), 1.0)
     assert sent_to(W2, camera.send(1, 1.0)) == []
     assert rng.values == []
@@ -721,6 +721,31 @@ def test_tasks_move_in_groups_until_the_output_queue_is_no_longer_than_the_neigh
     camera.send(waiting, 1.0)
     actions = core.handle(worker_report(W2, stream(), queue=queue, service_s=0.001), 1.0)
     assert len(sent_to(W2, actions)) == moved
+
+
+@pytest.mark.parametrize(
+    ("waiting", "transfer_s", "moves"),
+    [
+        (1, 2.4, True),  # running one here takes 1 s, 0.4 of D and more
+        (1, 2.6, False),
+        (2, 4.9, True),
+        (2, 5.1, False),
+        (3, 50.0, True),  # group_min of them always do
+    ],
+)
+def test_small_group_moves_only_where_running_it_here_takes_a_good_part_of_the_way(
+    waiting: int, transfer_s: float, *, moves: bool
+) -> None:
+    core, camera = busy_worker(service_s=1.0, rng=Tosses(*[0.0] * waiting), group_min=3)
+    core.handle(delayed(transfer_s, 1.0, credit=0), 1.0)
+    assert sent_to(W2, camera.send(waiting, 1.0)) == []
+    assert bool(sent_to(W2, core.handle(delayed(transfer_s, 1.1), 1.1))) == moves
+
+
+def test_task_that_cannot_run_here_moves_alone() -> None:
+    core, _ = busy_worker(service_s=1.0, segments=frozenset({1}), group_min=8, batch_max=8)
+    core.handle(worker_report(W2, stream(echo_stamp=0.0)), 1.0)  # D is 0.5 s
+    assert [each.segment for each in sent_to(W2, core.handle(done((0.0,), 0.001), 1.001))] == [2]
 
 
 def test_what_was_sent_and_not_acknowledged_counts_into_the_neighbours_queue() -> None:
@@ -781,7 +806,7 @@ def test_task_is_tossed_for_once_per_new_information() -> None:
 
 def test_service_end_is_new_information() -> None:
     rng = Tosses(0.9, 0.9)
-    core, camera = busy_worker(service_s=0.5, rng=rng)
+    core, camera = busy_worker(service_s=0.5, rng=rng, group_min=1)
     core.handle(policy(output_threshold=0), 1.0)
     core.handle(delayed(2.0, 1.0), 1.0)
     camera.send(2, 1.0)

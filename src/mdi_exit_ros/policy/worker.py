@@ -52,6 +52,7 @@ from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
+GROUP_WORTH = 0.4  # own time for a small group, as a share of D_nm, from which it moves
 DEFAULT_OUTPUT_THRESHOLD = 32
 DEFAULT_SMOOTHING = 0.2
 _COUNTED_AS = {Status.REFUSED: "refused", Status.FAILED: "failed"}
@@ -67,6 +68,9 @@ class WorkerSettings:
     batch_max: int = parameter(32, "most tasks run in one batch", unit="frames", low=1, high=256)
     batch_wait_s: float = parameter(
         0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
+    )
+    group_min: int = parameter(
+        8, "waiting tasks of a segment that are always worth a message to a neighbour", unit="frames", low=1, high=256
     )
     answer_wait_s: float = parameter(
         0.01, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
@@ -514,10 +518,12 @@ class WorkerCore:
                 delays = self._neighbours.delays_s(segment, now, longest)
             index = self._soonest(delays, segment, held=held)
             if index is not None:
+                neighbour = self._neighbours[index]
+                if held and not self._pays(segment, neighbour):
+                    return
                 if held and not moves(self._load * self._service.mean_s, delays[index], self._rng):
                     self._tossed[segment] = self._information
                     return
-                neighbour = self._neighbours[index]
                 self._send(neighbour, self._output.pop(segment))
                 delays[index] = neighbour.delay_s(segment)
             elif not held and now >= head.since + self._settings.move_timeout_s:
@@ -552,6 +558,19 @@ class WorkerCore:
         if not held:
             return math.inf
         return len(self._output) if begun else len(self._output) / GROUP_FACTOR
+
+    def _pays(self, segment: int, neighbour: Neighbour) -> bool:
+        """Whether as many tasks of a segment wait, which could run here, as are worth a message to the neighbour.
+
+        A message costs both sides much the same however many tasks it brings. Fewer than `group_min` are worth it
+        where running them here would take a good part of the time that the way there takes.
+        """
+        waiting = self._output.count(segment)
+        return (
+            neighbour.name in self._outgoing
+            or waiting >= self._settings.group_min
+            or waiting * self._service.mean_s >= GROUP_WORTH * neighbour.transfer_s[segment - 1]
+        )
 
     def _is_due(self, segment: int, now: float) -> bool:
         """Whether anything can become of the oldest task of `segment` in O now."""
