@@ -317,6 +317,11 @@ class _Checker:
         return node_parameters(str(self._path), key, kind, entry.__pydantic_extra__ or {}, fields=fields)
 
 
+def parameter_defaults(kind: str) -> dict[str, Any]:
+    """Parameters of a `worker`, `source` or `controller` that a file may give, each with its default."""
+    return {name: default for settings in _SETTINGS[kind] for name, default, _ in parameters_of(settings)}
+
+
 def node_parameters(
     origin: str, key: str, kind: str, given: Mapping[str, Any], *, fields: tuple[str, ...] = ()
 ) -> dict[str, Any]:
@@ -333,7 +338,7 @@ def node_parameters(
         ConfigurationError: an unknown one, or a value of another type or outside its bounds.
     """
     found = dict(given)
-    defaults = {name: default for settings in _SETTINGS[kind] for name, default, _ in parameters_of(settings)}
+    defaults = parameter_defaults(kind)
     for name, value in found.items():
         if name not in defaults:
             known = [*fields, *defaults]

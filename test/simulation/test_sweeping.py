@@ -24,6 +24,7 @@ from mdi_exit_ros.simulation.sweeping import (
     changed,
     combine,
     load_steps,
+    own_value,
     read_variation,
     run_once,
 )
@@ -235,3 +236,39 @@ def test_parquet_holds_the_same_rows(run_verb: Sweep, tmp_path: Path) -> None:
         (None, 40, None),
         ("[0.5, 0.5]", 40, None),
     ]
+
+
+def test_keys_are_varied_one_at_a_time_beside_the_scenario_as_it_is(run_verb: Sweep, tmp_path: Path) -> None:
+    output, picture = tmp_path / "rows.csv", tmp_path / "sweep.png"
+    varied = ("--vary", "worker.batch_max=1,8", "--vary", "frames=20,30")
+    run_verb(*varied, "--apart", "--output", str(output), "--plot", str(picture))
+    with output.open(newline="") as file:
+        rows = [(row["key"], row["value"], row["ok"]) for row in csv.DictReader(file)]
+    assert rows == [
+        ("as it is", "", "40"),
+        ("worker.batch_max", "1", "40"),
+        ("worker.batch_max", "8", "40"),
+        ("frames", "20", "20"),
+        ("frames", "30", "30"),
+    ]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("key", "own"),
+    [
+        ("frames", 40),
+        ("arrivals.steps.1.0", 4),
+        ("worker.batch_max", 32),  # a node's default
+        ("controller.zeta", 0.5),
+        ("nowhere.at_all", None),
+    ],
+)
+def test_value_of_a_key_that_is_left_as_it_is(key: str, own: Any) -> None:
+    content = {"frames": 40, "controller": {"zeta": 0.5}, "arrivals": {"steps": [[0, 1], [4, 2]]}}
+    assert own_value(content, key) == own
+
+
+def test_a_key_that_is_varied_twice_is_told(run_verb: Sweep) -> None:
+    with pytest.raises(ConfigurationError, match="every key once, got frames, frames"):
+        run_verb("--vary", "frames=20", "--vary", "frames=30", "--apart")

@@ -37,6 +37,11 @@ Row = dict[str, Any]
     "LOW:HIGH:COUNT:log; repeatable, all combinations are simulated.",
 )
 @click.option(
+    "--apart",
+    is_flag=True,
+    help="No combinations: one key at a time, the others as the scenario has them, beside a run as it is.",
+)
+@click.option(
     "--set",
     "changes",
     multiple=True,
@@ -65,6 +70,7 @@ Row = dict[str, Any]
 def sweep(
     name: str,
     texts: tuple[str, ...],
+    apart: bool,
     changes: tuple[str, ...],
     seeds: int,
     jobs: int | None,
@@ -93,6 +99,7 @@ def sweep(
     from mdi_exit_ros.cli.simulated_model import simulated_model
     from mdi_exit_ros.simulation import sweeping
     from mdi_exit_ros.simulation.scenario import load_scenario, read_scenario_keys
+    from mdi_exit_ros.simulation.sweep_plots import draw_apart, draw_combinations
 
     _check_output(path)
     best_by = _read_best(best)
@@ -101,21 +108,34 @@ def sweep(
     content = with_changes(read_scenario_keys(name), changes)
     if recording is not None:
         content["recording"] = str(recording.absolute())
-    combinations = sweeping.combine(content, variations, lambda keys: load_scenario(name, keys), simulated_model)
+    keys = [variation.key for variation in variations]
+    combinations = sweeping.combine(
+        content, variations, lambda keys: load_scenario(name, keys), simulated_model, apart=apart
+    )
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=len(combinations) * seeds)
         figures = sweeping.sweep(combinations, seeds, jobs or machine()["cores"], lambda: progress.advance(bar))
-    keys = [variation.key for variation in variations]
-    given = [dict(zip(keys, map(_plain, each.values), strict=True)) for each in combinations for _ in range(seeds)]
+    columns_of_row = ["key", "value"] if apart else keys
+    given = [
+        dict(zip(columns_of_row, map(_plain, each.values), strict=True)) for each in combinations for _ in range(seeds)
+    ]
     rows = [{**values, **row, "simulated": True} for values, row in zip(given, figures, strict=True)]
     if path is not None:
         _write(rows, path)
-    means = _means(rows, keys, seeds)
-    keys = [variation.key for variation in variations if len(variation.values) > 1] or keys
-    _show(means, keys, best_by, f"{Path(name).stem}, simulated, means of {seeds} seed{'s'[: seeds > 1]}")
+    means = _means(rows, columns_of_row, seeds)
+    shown = columns_of_row if apart else [each.key for each in variations if len(each.values) > 1] or keys
+    _show(means, shown, best_by, f"{Path(name).stem}, simulated, means of {seeds} seed{'s'[: seeds > 1]}")
     if picture is not None:
-        _draw(means, keys, pictured, f"{Path(name).stem}, simulated", picture)
+        title = f"{Path(name).stem}, simulated"
+        if apart:
+            drawing = draw_apart(means, {key: sweeping.own_value(content, key) for key in keys}, pictured, title)
+        else:
+            drawing = draw_combinations(means, shown, pictured, title)
+        try:
+            drawing.savefig(picture, format="png", dpi=120)
+        except OSError as error:
+            raise ConfigurationError(f"--plot: cannot write {picture}: {error}") from error
     return 0
 
 
@@ -223,32 +243,3 @@ def _short(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:.0f}" if 1e4 <= abs(value) < math.inf else f"{value:.4g}"
-
-
-def _draw(means: Sequence[Row], keys: Sequence[str], figures: Sequence[str], title: str, path: Path) -> None:
-    """One panel per figure, one line per value of the second key, means over all further keys."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib.figure import Figure
-
-    picture = Figure(figsize=(7, 3.2 * len(figures) + 0.6), layout="constrained")
-    picture.suptitle(title)
-    for number, figure in enumerate(figures, 1):
-        axes = picture.add_subplot(len(figures), 1, number)
-        lines: dict[str, dict[Any, list[float]]] = {}
-        for mean in means:
-            name = f"{keys[1]} = {mean[keys[1]]}" if len(keys) > 1 else ""
-            if mean[figure] is not None:
-                lines.setdefault(name, {}).setdefault(mean[keys[0]], []).append(mean[figure])
-        for name, points in lines.items():
-            axes.plot(list(points), [sum(each) / len(each) for each in points.values()], marker=".", label=name)
-        axes.set_xlabel(keys[0])
-        axes.set_ylabel(figure)
-        axes.grid(alpha=0.3)
-        if len(keys) > 1 and lines:
-            axes.legend()
-    try:
-        picture.savefig(path, format="png", dpi=120)
-    except OSError as error:
-        raise ConfigurationError(f"--plot: cannot write {path}: {error}") from error

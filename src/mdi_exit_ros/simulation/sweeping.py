@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import yaml
@@ -17,6 +17,7 @@ from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.processes import side_by_side
 from mdi_exit_ros.simulation.scenario import Scenario
 from mdi_exit_ros.simulation.stability import Stability, adapted, worst_after
+from mdi_exit_ros.topology import parameter_defaults
 
 # What a run is judged by, and which end of it is good.
 FIGURES = {
@@ -36,6 +37,8 @@ FIGURES = {
     **dict.fromkeys(Stability._fields, "min"),
 }
 COMBINATIONS_MAX = 100_000
+AS_IT_IS = "as it is"
+NODE_KINDS = ("worker", "source", "controller")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER}):(\d+)(:log)?")
 
@@ -120,18 +123,36 @@ def _changed(place: Any, parts: Sequence[str], value: Any, key: str) -> Any:
     return {**inner, first: _changed(inner.get(first), rest, value, key)}
 
 
+def own_value(content: Mapping[str, Any], key: str) -> Any:
+    """The value at `key` of a scenario that leaves it as it is: its own, or the node's default; None for neither."""
+    kind, _, name = key.partition(".")
+    place: Any = content
+    for part in key.split("."):
+        if isinstance(place, list) and part.isdecimal() and int(part) < len(place):
+            place = place[int(part)]
+        elif isinstance(place, Mapping) and part in place:
+            place = place[part]
+        else:
+            return parameter_defaults(kind).get(name) if kind in NODE_KINDS else None
+    return place
+
+
 def combine(
     content: Mapping[str, Any],
     variations: Sequence[Variation],
     make: Callable[[dict[str, Any]], Scenario],
     model_of: Callable[[Scenario], SimulatedModel],
+    *,
+    apart: bool = False,
 ) -> list[Combination]:
     """All combinations, the last key varying fastest, each found usable.
 
     Args:
         content: the keys of the scenario.
+        variations: what is varied.
         make: a scenario from such keys.
         model_of: the network of a scenario; asked once for all that have the same.
+        apart: no combinations: the scenario as it is, then every key alone; `values` are then its name and its value.
 
     Raises:
         ConfigurationError: a key is there twice, or there are too many combinations.
@@ -140,27 +161,44 @@ def combine(
     keys = [variation.key for variation in variations]
     if len(set(keys)) < len(keys):
         raise ConfigurationError(f"--vary: expected every key once, got {', '.join(keys)}")
-    count = math.prod(len(variation.values) for variation in variations)
+    counts = [len(variation.values) for variation in variations]
+    count = 1 + sum(counts) if apart else math.prod(counts)
     if count > COMBINATIONS_MAX:
         raise ConfigurationError(f"--vary: expected up to {COMBINATIONS_MAX} combinations, got {count}")
     models: dict[tuple[Any, ...], SimulatedModel] = {}
     found = []
-    for values in itertools.product(*(variation.values for variation in variations)):
+    for values, given in _apart(variations) if apart else _together(variations):
         keyed = dict(content)
         try:
-            for key, value in zip(keys, values, strict=True):
+            for key, value in given.items():
                 keyed = changed(keyed, key, value)
             scenario = make(keyed)
             others = tuple(event.model for event in scenario.events)
-            named = (scenario.model, scenario.profile, scenario.backend, scenario.precision, scenario.recording, others)
+            named = (
+                *(scenario.model, scenario.profile, scenario.backend, scenario.precision),
+                *(scenario.recording, scenario.autoencoder, others),
+            )
             if named not in models:
                 models[named] = model_of(scenario)
             Simulation(scenario, models[named])
         except MdiExitError as error:
-            where = " ".join(f"{key}={value}" for key, value in zip(keys, values, strict=True))
+            where = " ".join(f"{key}={value}" for key, value in given.items())
             raise type(error)(f"with {where}: {error}") from error
         found.append(Combination(values, scenario, models[named]))
     return found
+
+
+def _together(variations: Sequence[Variation]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    keys = [variation.key for variation in variations]
+    for values in itertools.product(*(variation.values for variation in variations)):
+        yield values, dict(zip(keys, values, strict=True))
+
+
+def _apart(variations: Sequence[Variation]) -> Iterator[tuple[tuple[Any, ...], dict[str, Any]]]:
+    yield (AS_IT_IS, None), {}
+    for variation in variations:
+        for value in variation.values:
+            yield (variation.key, value), {variation.key: value}
 
 
 def run_once(scenario: Scenario, model: SimulatedModel) -> dict[str, Any]:
