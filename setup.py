@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Build description of mdi_exit_ros, for colcon (ament_python) and pip alike."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 from setuptools import find_packages, setup
 
@@ -9,6 +11,9 @@ NAME = "mdi_exit_ros"
 SHARE = Path("share", NAME)
 SHARED_DIRECTORIES = ("config", "data", "launch", "models")
 CACHES = ("__pycache__",)
+COMPILED = "MDI_EXIT_COMPILED"
+DECISIONS = Path("src", NAME, "policy")
+INTERPRETED = ("__init__.py", "compiled.py")
 
 
 def shared_files() -> list[tuple[str, list[str]]]:
@@ -20,6 +25,18 @@ def shared_files() -> list[tuple[str, list[str]]]:
         if path.is_file() and path.parent.name not in CACHES
     ]
     return [(str(SHARE / path.parent), [str(path)]) for path in files]
+
+
+def compiled_decisions() -> list[Any]:
+    """The decision code as C extensions, where the environment asks for them; they answer as the Python does."""
+    if os.environ.get(COMPILED, "") in ("", "0"):
+        return []
+    from mypyc.build import mypycify  # comes with mypy
+
+    modules = [path for path in sorted(DECISIONS.glob("*.py")) if path.name not in INTERPRETED]
+    paths = [*modules, DECISIONS.parent / "task.py"]
+    extensions: list[Any] = mypycify(["--config-file=pyproject.toml", *map(str, paths)], group_name=NAME)
+    return extensions
 
 
 setup(
@@ -34,6 +51,7 @@ setup(
     # The neighbour src/mdi_exit_msgs is an interface package with a build of its own.
     packages=find_packages("src", include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["py.typed"]},
+    ext_modules=compiled_decisions(),
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (str(SHARE), ["package.xml"]),

@@ -24,6 +24,7 @@ from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.policy.compiled import is_compiled
 from mdi_exit_ros.resources import sample_archive
 from mdi_exit_ros.task import Strategy
 
@@ -258,6 +259,7 @@ def bench(
             "input_hash": file_hash(archive),
             "machine": machine(),
             "version": version("mdi_exit_ros"),
+            "decisions": "compiled" if is_compiled() else "Python",
             "results": rows,
         }
         write_json(document, json_path)

@@ -145,6 +145,18 @@ def _model() -> Check:
     return Check("model", True, ", ".join(f"{card.name} ({card.model_id})" for card in cards))
 
 
+def _decisions() -> Check:
+    from mdi_exit_ros.policy.compiled import check_checkout, is_compiled
+
+    try:
+        check_checkout()
+    except MdiExitError as error:
+        return Check("decisions", False, str(error), "run `make compiled` again, or `make interpreted`")
+    if is_compiled():
+        return Check("decisions", True, "compiled")
+    return Check("decisions", True, "Python (`make compiled` in a checkout turns them into C extensions)")
+
+
 def _launch() -> Check:
     if find_spec("launch") and find_spec("launch_ros"):
         return Check("launch", True, f"launch {_version('launch')}, launch_ros {_version('launch-ros', 'launch_ros')}")
@@ -188,6 +200,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (
     _cv_bridge,
     _backends,
     _model,
+    _decisions,
     _launch,
     _exchange,
 )

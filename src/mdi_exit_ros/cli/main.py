@@ -10,6 +10,7 @@ from importlib.metadata import version
 import click
 
 from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.policy.compiled import check_checkout
 
 VERBS = {
     "run": "Run a cluster on this machine and account for every frame.",
@@ -46,8 +47,11 @@ class _LazyGroup(click.Group):
 
 @click.command(cls=_LazyGroup, name="mdi-exit")
 @click.version_option(version("mdi_exit_ros"), message="mdi-exit %(version)s")
-def mdi_exit() -> None:
+@click.pass_context
+def mdi_exit(context: click.Context) -> None:
     """Model-distributed inference with early exits on ROS 2."""
+    if context.invoked_subcommand != "doctor":  # which says it among other things
+        check_checkout()
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.policy.compiled import check_checkout
 
 if TYPE_CHECKING:
     from rclpy.executors import Executor
@@ -73,6 +74,7 @@ def run(kind: str, args: list[str] | None = None) -> int:
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: CoreNode | None = None
     try:
+        check_checkout()
         node = make_node()
         executor = make_executor()
         executor.add_node(node)

@@ -110,7 +110,7 @@ def speed_of(report: WorkerReport, segment_costs: Sequence[float]) -> float:
     """Cost per second that a worker gets through, from the service times that it reports; 0 while unknown."""
     pairs = zip(report.segments, report.segment_service_time_s, strict=True)
     measured = [(segment_costs[segment - 1], seconds) for segment, seconds in pairs if seconds > 0.0]
-    return sum(cost for cost, _ in measured) / sum(seconds for _, seconds in measured) if measured else 0.0
+    return math.fsum(cost for cost, _ in measured) / math.fsum(seconds for _, seconds in measured) if measured else 0.0
 
 
 def slowest_s(setup: AllocationSetup, held: Mapping[str, Sequence[int]], rates: Rates) -> float:

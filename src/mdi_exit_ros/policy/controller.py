@@ -256,7 +256,9 @@ class ControllerCore:
             waiting=sum(each.waiting for each in counts),
             in_flight=sum(each.in_flight for each in counts),
             exits=tuple(map(sum, zip(*exits, strict=True))) if exits else (0,) * own,
-            admission_rate_hz=sum(1.0 / interval for interval in intervals) if intervals and all(intervals) else 0.0,
+            admission_rate_hz=math.fsum(1.0 / interval for interval in intervals)
+            if intervals and all(intervals)
+            else 0.0,
             workers=tuple(self._row(name, now) for name in sorted(self._workers)),
         )
 

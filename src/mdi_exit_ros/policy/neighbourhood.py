@@ -87,9 +87,9 @@ class Neighbour(Receiver):
             self.measured_from = now
         mine = super().hear(report, now)
         assert self.outbound is not None
-        self.queued = report.input_queue + self.outbound.unacknowledged
+        self.queued = float(report.input_queue + self.outbound.unacknowledged)
         self.service_time_s = report.service_time_s
-        self._backlog = self.queued + report.output_queue
+        self._backlog = self.queued + float(report.output_queue)
         self._settled_at = now
         self.room = self.outbound.available
         return mine

@@ -8,7 +8,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.simulation.cluster import Simulation
@@ -44,23 +44,32 @@ def _time_decisions(simulation: Simulation) -> dict[str, float]:
     """
     spent = dict.fromkeys(("workers", "sources", "controller"), 0.0)
 
-    def watch(core: Any, kind: str) -> None:
-        handle = core.handle
-
-        def timed(event: Any, now: float) -> Any:
-            began = time.thread_time()
-            actions = handle(event, now)
-            spent[kind] += time.thread_time() - began
-            return actions
-
-        core.handle = timed
-
-    for worker in simulation.workers.values():
-        watch(worker.core, "workers")
-    for source in simulation.sources.values():
-        watch(source.core, "sources")
-    watch(simulation.controller.core, "controller")
+    for shells, kind in (
+        (simulation.workers.values(), "workers"),
+        (simulation.sources.values(), "sources"),
+        ([simulation.controller], "controller"),
+    ):
+        for shell in shells:
+            shell.core = cast(Any, _Timed(shell.core, kind, spent))
     return spent
+
+
+class _Timed:
+    """A core that adds up its time; a wrapper, as the methods of a compiled one cannot be replaced."""
+
+    def __init__(self, core: Any, kind: str, spent: dict[str, float]) -> None:
+        self._core = core
+        self._kind = kind
+        self._spent = spent
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def handle(self, event: Any, now: float) -> Any:
+        began = time.thread_time()
+        actions = self._core.handle(event, now)
+        self._spent[self._kind] += time.thread_time() - began
+        return actions
 
 
 @dataclasses.dataclass(frozen=True)
