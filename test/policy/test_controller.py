@@ -69,7 +69,7 @@ def published(actions: list[Any]) -> list[AppliedPolicy]:
 
 def test_first_policy_is_published_at_once() -> None:
     (applied,) = published(controller(rate_hz=20.0, priority=3).handle(Tick(), 5.0))
-    assert applied == AppliedPolicy(CONTROLLER, 3, 1, Mode.MANUAL, WANTED, 0.05, (), 32, 0.2)
+    assert applied == AppliedPolicy(CONTROLLER, 3, 1, Mode.MANUAL, WANTED, 0.05, (), 24, 0.2)
 
 
 def test_manual_set_point_is_applied_at_once() -> None:

@@ -537,7 +537,7 @@ def test_frame_for_a_busy_worker_goes_to_the_output_queue() -> None:
     assert queues(core, 2.0) == (1, 1)
 
 
-@pytest.mark.parametrize(("waiting", "expected"), [(32, (1, 32)), (33, (1, 33)), (34, (2, 33)), (36, (4, 33))])
+@pytest.mark.parametrize(("waiting", "expected"), [(24, (1, 24)), (25, (1, 25)), (26, (2, 25)), (28, (4, 25))])
 def test_frames_stay_when_the_output_queue_is_longer_than_its_threshold(
     waiting: int, expected: tuple[int, int]
 ) -> None:

@@ -17,11 +17,11 @@ class AdaptationSettings:
     """Constants of adaptation, all changeable while running. Doubles start at 0 so that rqt's sliders are right."""
 
     queue_low: int = parameter(8, "T_Q1: below this backlog load rises fast", unit="frames", low=0, high=500, live=True)
-    queue_high: int = parameter(24, "T_Q2: from this backlog on load falls", unit="frames", low=0, high=500, live=True)
+    queue_high: int = parameter(48, "T_Q2: from this backlog on load falls", unit="frames", low=0, high=500, live=True)
     output_threshold: int = parameter(
-        32, "T_O: output queue length above which new tasks stay here", unit="frames", low=0, high=500, live=True
+        24, "T_O: output queue length above which new tasks stay here", unit="frames", low=0, high=500, live=True
     )
-    alpha: float = parameter(0.2, "step of a fast rise", low=0.0, high=1.0, live=True)
+    alpha: float = parameter(0.4, "step of a fast rise", low=0.0, high=1.0, live=True)
     beta: float = parameter(0.05, "step of a slow rise", low=0.0, high=1.0, live=True)
     zeta: float = parameter(0.15, "step of a fall", low=0.0, high=1.0, live=True)
     period_s: float = parameter(0.1, "s: time between two adaptations", unit="s", low=0.0, high=5.0, live=True)

@@ -53,7 +53,7 @@ from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, St
 
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 GROUP_WORTH = 0.4  # own time for a small group, as a share of D_nm, from which it moves
-DEFAULT_OUTPUT_THRESHOLD = 32
+DEFAULT_OUTPUT_THRESHOLD = 24
 DEFAULT_SMOOTHING = 0.2
 _COUNTED_AS = {Status.REFUSED: "refused", Status.FAILED: "failed"}
 
