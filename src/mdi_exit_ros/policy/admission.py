@@ -17,7 +17,7 @@ class AdaptationSettings:
     """Constants of adaptation, all changeable while running. Doubles start at 0 so that rqt's sliders are right."""
 
     queue_low: int = parameter(8, "T_Q1: below this backlog load rises fast", unit="frames", low=0, high=500, live=True)
-    queue_high: int = parameter(48, "T_Q2: from this backlog on load falls", unit="frames", low=0, high=500, live=True)
+    queue_high: int = parameter(32, "T_Q2: from this backlog on load falls", unit="frames", low=0, high=500, live=True)
     output_threshold: int = parameter(
         24, "T_O: output queue length above which new tasks stay here", unit="frames", low=0, high=500, live=True
     )
