@@ -174,7 +174,9 @@ def worker(
         strategy=strategy,
         exits_enabled=exits_enabled,
         exit_thresholds=(0.8,) * 4,
-        settings=WorkerSettings(**{"answer_wait_s": 0.0, "status_interval_min_s": 0.01, **settings}),
+        settings=WorkerSettings(
+            **{"queue_capacity": 128, "answer_wait_s": 0.0, "status_interval_min_s": 0.01, **settings}
+        ),
     )
     return WorkerCore(setup, rng or Tosses())
 

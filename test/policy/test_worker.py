@@ -139,11 +139,6 @@ def test_source_gets_half_the_room_and_other_workers_share_the_rest() -> None:
     assert [credit_for(core, sender, 1.0 + index) for index, sender in enumerate((CAM, W2, W3))] == [64, 32, 32]
 
 
-def test_source_gets_all_room_of_a_worker_that_works_alone() -> None:
-    core = ready_worker(neighbours=(), strategy=Strategy.LOCAL, queue_capacity=128)
-    assert credit_for(core, CAM, 1.0) == 128
-
-
 def test_source_gets_no_credit_before_it_is_heard() -> None:
     core = worker()
     core.handle(batch(CAM, 0, ()), 0.0)
@@ -194,7 +189,7 @@ def test_source_does_not_wait_to_hear_workers_that_are_dead_or_to_which_nothing_
     alone.handle(worker_report(W2), 0.0)
     alone.handle(source_report(hears=(W1,)), 0.0)
     alone.handle(batch(CAM, 0, ()), 0.0)
-    assert credit_for(alone, CAM, 1.0) == 128
+    assert credit_for(alone, CAM, 1.0) == 64
 
 
 def test_worker_whose_answers_never_arrive_is_not_waited_for_for_ever() -> None:
@@ -969,7 +964,7 @@ def test_busy_worker_gathers_answers_for_one_message() -> None:
 
 
 def test_answers_take_along_the_credit_of_their_source() -> None:
-    core = ready_worker(strategy=Strategy.LOCAL, queue_capacity=8)
+    core = ready_worker(strategy=Strategy.LOCAL, queue_capacity=16)
     core.handle(batch(CAM, 4, tasks(4)), 1.0)
     (sent,) = of(SendAnswers, core.handle(done((0.9, 0.9, 0.9, 0.1), 0.002), 1.002))
     assert (len(sent.answers), sent.received, sent.credit) == (3, 4, 7)  # one of the 8 is still held

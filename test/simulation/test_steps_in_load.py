@@ -15,7 +15,7 @@ from mdi_exit_ros.simulation.scenario import Scenario, load_scenario, read_scena
 from mdi_exit_ros.simulation.stability import adapted, worst_after
 from mdi_exit_ros.simulation.sweeping import load_steps
 
-SLOW, FAST = 100.0, 700.0  # frames/s; what two computers do with the thresholds that users set lies between
+SLOW, FAST = 100.0, 900.0  # frames/s; what two computers do with the thresholds that users set lies between
 COMPUTER = {"cores": 2, "speed": 0.25}
 NETWORK = {"rate_mbps": 100, "latency_ms": 1.5}
 

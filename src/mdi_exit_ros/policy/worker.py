@@ -63,7 +63,11 @@ class WorkerSettings:
     """Settings of a worker that users may choose at start."""
 
     queue_capacity: int = parameter(
-        128, "most tasks held at once, all queues together", unit="frames", low=8, high=4096
+        192,
+        "most tasks held at once, all queues together; half may come from sources",
+        unit="frames",
+        low=8,
+        high=4096,
     )
     batch_max: int = parameter(32, "most tasks run in one batch", unit="frames", low=1, high=256)
     batch_wait_s: float = parameter(
@@ -158,9 +162,7 @@ class WorkerCore:
             )
             for name in setup.neighbours
         )
-        source_room = self._settings.queue_capacity
-        if setup.strategy is not Strategy.LOCAL:
-            source_room //= 2
+        source_room = self._settings.queue_capacity // 2
         self._from_sources = CreditPool(source_room)
         self._from_workers = CreditPool(self._settings.queue_capacity - source_room)
         self._peers = Peers(setup.me, setup.neighbours, self._settings.liveness_timeout_s)
