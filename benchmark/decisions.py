@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time that a worker's decisions take: nothing but `WorkerCore`, fed with what a busy worker gets.
 
-Frames enter in groups; every one runs segment 1 and is not sure enough. While others run, it is offered to all neighbours,
-which are busy too. Their statuses, which acknowledge what has moved, come every 16 frames and are not in the time.
+Frames enter in groups; every one runs segment 1 and is not sure enough. While others run, it is offered to all
+neighbours, which are busy too. Their statuses, which acknowledge what has moved, come every 16 frames and are not in
+the time.
 
     python benchmark/decisions.py
 """
