@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo    five nodes on this machine classify the shipped images; summary in out/demo/summary.json"
 	@echo "make test    everything that CI checks"
-	@echo "make bench   frames/s through the graph against a bare loop and other libraries; out/bench/results.json"
+	@echo "make bench   (compiled) frames/s through the graph against a bare loop and other libraries; out/bench/results.json"
 	@echo "make setup   only the environment, .venv"
 	@echo "make compiled     turns the decision code of this checkout into C extensions; make interpreted takes them away"
 	@echo "make clean   removes the environment and all outputs"
@@ -17,12 +17,11 @@ setup:
 	Python 3.11, 3.12 or 3.13 is needed, for example: sudo apt install python3 python3-venv python3-dev" >&2; exit 2; }
 	@$(or $(PYTHON),python3) scripts/setup_environment.py
 
-# The environment's own setuptools, and no build folder of another Python.
 compiled: setup interpreted
-	MDI_EXIT_COMPILED=1 $(BIN)/python setup.py --quiet build_ext --inplace
+	MDI_EXIT_COMPILED=1 $(BIN)/python setup.py --quiet build_ext --inplace --build-temp build/compiled --build-lib build/compiled
 
 interpreted:
-	rm -rf build src/*__mypyc*.so src/mdi_exit_ros/*.so src/mdi_exit_ros/policy/*.so
+	rm -rf build/compiled src/mdi_exit_ros/*.so src/mdi_exit_ros/policy/*.so
 
 demo: setup
 	$(BIN)/mdi-exit run --topology three_mesh --strategy mdi_exit --json out/demo/summary.json
@@ -31,11 +30,11 @@ bench: compiled
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements-bench.txt
 	$(BIN)/mdi-exit bench --json out/bench/results.json
 
-test: setup
+test: setup interpreted
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
 clean: interpreted
-	rm -rf .venv .venv.lock install log out
+	rm -rf .venv .venv.lock build install log out

@@ -31,11 +31,18 @@ def compiled_decisions() -> list[Any]:
     """The decision code as C extensions, where the environment asks for them; they answer as the Python does."""
     if os.environ.get(COMPILED, "") in ("", "0"):
         return []
-    from mypyc.build import mypycify  # comes with mypy
+    try:
+        from mypyc.build import mypycify
+    except ImportError as error:
+        raise SystemExit(f"{COMPILED}=1 needs mypy: pip install mypy, and pip install --no-build-isolation") from error
 
     modules = [path for path in sorted(DECISIONS.glob("*.py")) if path.name not in INTERPRETED]
     paths = [*modules, DECISIONS.parent / "task.py"]
-    extensions: list[Any] = mypycify(["--config-file=pyproject.toml", *map(str, paths)], group_name=NAME)
+    extensions: list[Any] = mypycify(
+        ["--config-file=pyproject.toml", *map(str, paths)],
+        group_name=f"{NAME}.decisions",
+        target_dir="build/compiled",
+    )
     return extensions
 
 

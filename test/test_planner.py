@@ -242,7 +242,7 @@ def test_spans_are_not_shared_so_one_more_computer_may_not_help() -> None:
 def test_room_grows_with_the_frames_under_way() -> None:
     chosen = cheapest([Candidate(name) for name in "abcd"], frame(1.0), 3000.0).chosen
     assert chosen is not None
-    assert chosen.queue_capacity(10.0) == 128
+    assert chosen.queue_capacity(10.0) == 192
     assert chosen.queue_capacity(3000.0) == 512
 
 

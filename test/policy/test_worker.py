@@ -737,8 +737,36 @@ def test_small_group_moves_only_where_running_it_here_takes_a_good_part_of_the_w
     assert bool(sent_to(W2, core.handle(delayed(transfer_s, 1.1), 1.1))) == moves
 
 
+def test_group_that_was_begun_moves_on_although_fewer_wait() -> None:
+    core, camera = busy_worker(service_s=0.001, rng=Tosses(*[0.0] * 6), group_min=6)
+    core.handle(delayed(1.0, 1.0), 1.0)
+    assert sent_to(W2, camera.send(5, 1.0)) == []
+    assert len(sent_to(W2, camera.send(1, 1.0))) == 3  # until O is no longer than I_m
+
+
+@pytest.mark.parametrize(
+    ("settings", "output_threshold", "group"),
+    [({}, 24, 8), ({"queue_capacity": 16}, 24, 2), ({}, 6, 3), ({}, 0, 1), ({"group_min": 2}, 24, 2)],
+)
+def test_least_group_is_one_that_can_gather(settings: dict[str, int], output_threshold: int, group: int) -> None:
+    """Beyond T_O tasks stay here, and sources get half the room."""
+    core, camera = busy_worker(service_s=0.001, rng=Tosses(*[0.0] * 8), **settings)
+    core.handle(policy(output_threshold=output_threshold), 1.0)
+    core.handle(delayed(1.0, 1.0), 1.0)
+    sent = [bool(sent_to(W2, camera.send(1, 1.0))) for _ in range(group)]
+    assert sent == [False] * (group - 1) + [True]
+
+
+def test_small_group_behind_a_lane_that_is_stuck_moves_in_the_end() -> None:
+    core, camera = busy_worker(service_s=0.001, rng=Tosses(0.0))
+    core.handle(delayed(0.05, 1.0), 1.0)
+    assert sent_to(W2, camera.send(1, 1.0)) == []
+    assert sent_to(W2, core.handle(delayed(0.05, 1.4), 1.4)) == []
+    assert sent_to(W2, core.handle(delayed(0.05, 1.6), 1.6)) == [task(2)]  # ten times D
+
+
 def test_task_that_cannot_run_here_moves_alone() -> None:
-    core, _ = busy_worker(service_s=1.0, segments=frozenset({1}), group_min=8, batch_max=8)
+    core, _ = busy_worker(service_s=0.001, segments=frozenset({1}), group_min=8, batch_max=8)
     core.handle(worker_report(W2, stream(echo_stamp=0.0)), 1.0)  # D is 0.5 s
     assert [each.segment for each in sent_to(W2, core.handle(done((0.0,), 0.001), 1.001))] == [2]
 

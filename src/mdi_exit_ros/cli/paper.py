@@ -25,6 +25,10 @@ MODELS = ("mobilenetv2", "resnet50")
 SCALE_MODEL = MODELS[0]
 NEEDED = ("profile.json", "recording.npz")  # of a model directory, to be simulated
 FILE = click.Path(path_type=Path, dir_okay=False)
+_NO_AUTOENCODER = (
+    "no autoencoder: the same network, its features as wide as they are in front of the encoder; times of segments and "
+    "answers of the exits taken for the same, as the network was not trained without it"
+)
 
 
 @click.command(short_help="Make all figures of the experiments, simulated.")
@@ -228,7 +232,7 @@ def _write(
         "quick": quick,
         "seed": seed,
         "model": rows[0]["model"],
-        "assumptions": _assumptions(scenario, _model(scenario)),
+        "assumptions": _assumptions(experiment, scenario, _model(scenario)),
         "scenario_of_the_first_row": scenario.model_dump(exclude={"model"}),
         **more,
         "rows": rows,
@@ -249,16 +253,7 @@ def _write(
     return [stem.with_suffix(".png"), stem.with_suffix(".json"), *(path for path, _ in tables)]
 
 
-def _autoencoder_assumption(model: SimulatedModel) -> list[str]:
-    if not model.autoencoder:
-        return []
-    return [
-        "no autoencoder: the same network, its features as wide as they are in front of the encoder; times of segments "
-        "and answers of the exits taken for the same, as the network was not trained without it"
-    ]
-
-
-def _assumptions(scenario: Scenario, model: SimulatedModel) -> list[str]:
+def _assumptions(experiment: str, scenario: Scenario, model: SimulatedModel) -> list[str]:
     """What the figures rest on, for whoever reads the data."""
     computer, link = scenario.computer, scenario.network
     rate = f"{link.rate_mbps:g} Mbit/s" if link.rate_mbps is not None else "no limit of rate"
@@ -271,6 +266,6 @@ def _assumptions(scenario: Scenario, model: SimulatedModel) -> list[str]:
         f"times of segments: measured with {model.times.backend} {model.times.precision} on the profiled computer",
         f"answers of the exits: recorded on {len(model.recording)} {model.recording.images}; what an encoding of "
         "features on the way does to them is not in it",
-        *_autoencoder_assumption(model),
+        *([_NO_AUTOENCODER] if model.autoencoder and experiment != "scale" else []),
         "computers, networks, data and constants of the original experiments differ: their figures are not comparable",
     ]

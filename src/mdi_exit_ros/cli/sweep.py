@@ -129,7 +129,8 @@ def sweep(
     if picture is not None:
         title = f"{Path(name).stem}, simulated"
         if apart:
-            drawing = draw_apart(means, {key: sweeping.own_value(content, key) for key in keys}, pictured, title)
+            own = {key: _plain(sweeping.own_value(content, key)) for key in keys}
+            drawing = draw_apart(means, own, pictured, title)
         else:
             drawing = draw_combinations(means, shown, pictured, title)
         try:

@@ -70,11 +70,15 @@ def run(kind: str, args: list[str] | None = None) -> int:
     from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions
 
+    try:
+        check_checkout()
+    except MdiExitError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     make_node: Any = getattr(importlib.import_module(f"mdi_exit_ros.nodes.{kind}"), NODES[kind])
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     node: CoreNode | None = None
     try:
-        check_checkout()
         node = make_node()
         executor = make_executor()
         executor.add_node(node)

@@ -149,7 +149,7 @@ class Arrangement:
         return Strategy.DDI if self.place == 1 else Strategy.MDI_EXIT
 
     def queue_capacity(self, rate_hz: float) -> int:
-        """The room that every worker needs for that rate, a power of two (frames).
+        """The room that every worker needs for that rate, the default or a power of two (frames).
 
         A source has half of its home worker's room, for the frames on their way and until it hears of new room.
         """

@@ -24,9 +24,12 @@ def check_checkout(folder: Path = POLICY) -> None:
     """
     if not (folder.parents[2] / "package.xml").is_file():
         return  # installed: all files are of one moment
-    for source in folder.glob("*.py"):
-        compiled = _extension(source)
-        if compiled.is_file() and compiled.stat().st_mtime < source.stat().st_mtime:
+    suffix = EXTENSION_SUFFIXES[0]
+    for compiled in [*folder.glob(f"*{suffix}"), *folder.parent.glob(f"*{suffix}")]:
+        source = compiled.with_name(compiled.name.removesuffix(suffix) + ".py")
+        if "__mypyc" in compiled.name:
+            continue
+        if not source.is_file() or compiled.stat().st_mtime < source.stat().st_mtime:
             raise ConfigurationError(
                 f"{compiled} was compiled before {source.name} changed: run make compiled again, or make interpreted"
             )

@@ -47,12 +47,13 @@ from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PreparedModel
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
 from mdi_exit_ros.policy.peers import FORGET_PEER_S, Peer, Peers
-from mdi_exit_ros.policy.scheduling import Service, TaskQueue, goes_to_input, lane_share
+from mdi_exit_ros.policy.scheduling import Service, TaskQueue, Waiting, goes_to_input, lane_share
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Strategy, Task
 
 GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 GROUP_WORTH = 0.4  # own time for a small group, as a share of D_nm, from which it moves
+STRANDED = 10.0  # wait of the oldest task, in times of D_nm, from which any group moves
 DEFAULT_OUTPUT_THRESHOLD = 24
 DEFAULT_SMOOTHING = 0.2
 _COUNTED_AS = {Status.REFUSED: "refused", Status.FAILED: "failed"}
@@ -74,7 +75,11 @@ class WorkerSettings:
         0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
     )
     group_min: int = parameter(
-        8, "waiting tasks of a segment that are always worth a message to a neighbour", unit="frames", low=1, high=256
+        8,
+        "tasks of a segment that are worth a message to a neighbour, however far",
+        unit="frames",
+        low=1,
+        high=256,
     )
     answer_wait_s: float = parameter(
         0.01, "how long a busy worker gathers answers for one message", unit="s", low=0.0, high=1.0
@@ -173,6 +178,7 @@ class WorkerCore:
         self._counts: Counter[str] = Counter()
         self._information = 0  # grows with every status heard and service ended
         self._tossed: dict[int, int] = {}  # segment -> information at which its head lost the toss
+        self._too_few: dict[int, tuple[int, int]] = {}  # segment -> information and tasks that were no group
         self._state = State.RUNNING
         self._finished = False
         self._reported_at = float("-inf")
@@ -521,7 +527,8 @@ class WorkerCore:
             index = self._soonest(delays, segment, held=held)
             if index is not None:
                 neighbour = self._neighbours[index]
-                if held and not self._pays(segment, neighbour):
+                if held and not self._pays(head, neighbour, now):
+                    self._too_few[segment] = (self._information, self._output.count(segment))
                     return
                 if held and not moves(self._load * self._service.mean_s, delays[index], self._rng):
                     self._tossed[segment] = self._information
@@ -561,24 +568,32 @@ class WorkerCore:
             return math.inf
         return len(self._output) if begun else len(self._output) / GROUP_FACTOR
 
-    def _pays(self, segment: int, neighbour: Neighbour) -> bool:
-        """Whether as many tasks of a segment wait, which could run here, as are worth a message to the neighbour.
+    def _pays(self, head: Waiting, neighbour: Neighbour, now: float) -> bool:
+        """Whether as many tasks as the head, which could run here, may go to the neighbour as are worth a message.
 
-        A message costs both sides much the same however many tasks it brings. Fewer than `group_min` are worth it
-        where running them here would take a good part of the time that the way there takes.
+        A message costs both sides much the same however many tasks it brings. Fewer than `group_min` (or than a good
+        part of what T_O and the room here let wait) are worth it where running them here would take a good part of the
+        time that the way there takes, or where that time has gone by several times.
         """
-        waiting = self._output.count(segment)
+        segment = head.task.segment
+        if (segment, head.task.frame.source) in self._outgoing.get(neighbour.name, ()):
+            return True
+        way_s = neighbour.transfer_s[segment - 1]
+        group = self._output.count(segment)
+        most = max(1, min(self._output_threshold // 2, self._settings.queue_capacity // 8))
         return (
-            neighbour.name in self._outgoing
-            or waiting >= self._settings.group_min
-            or waiting * self._service.mean_s >= GROUP_WORTH * neighbour.transfer_s[segment - 1]
+            group >= min(self._settings.group_min, most)
+            or group * self._service.mean_s >= GROUP_WORTH * way_s
+            or now - head.since >= STRANDED * way_s
         )
 
     def _is_due(self, segment: int, now: float) -> bool:
         """Whether anything can become of the oldest task of `segment` in O now."""
         head = self._output.head(segment)
         assert head is not None
-        return segment not in self._segments or self._tosses(segment) or head.task.expires_at <= now
+        if segment not in self._segments or head.task.expires_at <= now:
+            return True
+        return self._tosses(segment) and self._too_few.get(segment) != (self._information, self._output.count(segment))
 
     def _tosses(self, segment: int) -> bool:
         """Whether a task that can run here may be tossed for: once per new information."""

@@ -23,10 +23,10 @@ def draw_combinations(means: Sequence[Row], keys: Sequence[str], figures: Sequen
     for number, figure in enumerate(figures, 1):
         axes = picture.add_subplot(len(figures), 1, number)
         lines: dict[str, dict[Any, list[float]]] = {}
-        for mean in means:
+        for mean, place in zip(means, _axis([mean[keys[0]] for mean in means]), strict=True):
             name = f"{keys[1]} = {mean[keys[1]]}" if len(keys) > 1 else ""
             if mean[figure] is not None:
-                lines.setdefault(name, {}).setdefault(mean[keys[0]], []).append(mean[figure])
+                lines.setdefault(name, {}).setdefault(place, []).append(mean[figure])
         for name, points in lines.items():
             axes.plot(list(points), [sum(each) / len(each) for each in points.values()], marker=".", label=name)
         axes.set_xlabel(keys[0])
@@ -55,17 +55,27 @@ def draw_apart(means: Sequence[Row], own: Mapping[str, Any], figures: Sequence[s
     panels = picture.subplots(lines, columns, sharey=True, squeeze=False)
     for axes, key in zip(panels.flat, names, strict=False):
         here = [mean for mean in rest if mean["key"] == key]
-        places = [mean["value"] for mean in here]
+        places = _axis([mean["value"] for mean in here])
         for figure in figures:
             axes.plot(places, [_percent(mean[figure], base[figure]) for mean in here], marker=".", label=figure)
-        if own[key] is not None:
-            axes.axvline(own[key], color="0.4", linestyle=":")
+        own_place = own[key] if all(map(_is_number, places)) else str(own[key])
+        if own_place in places or _is_number(own_place):
+            axes.axvline(own_place, color="0.4", linestyle=":")
         axes.set_title(key, fontsize="medium")
         axes.grid(alpha=0.3)
     for axes in panels.flat[len(names) :]:
         axes.set_axis_off()
     picture.legend(*panels.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(figures))
     return picture
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _axis(values: Sequence[Any]) -> list[Any]:
+    """Numbers as they are; else everything as text, as an axis takes no mixture."""
+    return list(values) if all(map(_is_number, values)) else [str(value) for value in values]
 
 
 def _percent(value: float | None, base: float | None) -> float:

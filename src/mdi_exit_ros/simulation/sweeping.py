@@ -78,6 +78,8 @@ def read_variation(text: str) -> Variation:
         found = yaml.safe_load(f"[{values}]")
     except yaml.YAMLError as error:
         raise ConfigurationError(f"--vary: {key}: expected YAML values with commas between, got {values!r}") from error
+    if not found:
+        raise ConfigurationError(f"--vary: {key}: expected at least one value, got {values!r}")
     return Variation(key, tuple(map(_number, found)))
 
 
@@ -183,7 +185,7 @@ def combine(
             Simulation(scenario, models[named])
         except MdiExitError as error:
             where = " ".join(f"{key}={value}" for key, value in given.items())
-            raise type(error)(f"with {where}: {error}") from error
+            raise type(error)(f"with {where}: {error}" if where else str(error)) from error
         found.append(Combination(values, scenario, models[named]))
     return found
 
