@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time that a worker's decisions take: nothing but `WorkerCore`, fed with what a busy worker gets.
 
-Frames enter in groups; every one runs segment 1 and is not sure enough. While others run, it is offered to all
-neighbours, which are busy too. Their statuses, which acknowledge what has moved, come every 16 frames and are not in
-the time.
+A batch is always under way. Frames come in groups, are offered to all neighbours, which are busy too and 2 ms away, and
+move or run here; segment 1 is never sure enough. Their statuses, which acknowledge what has moved, come every 16 frames
+and are not in the time.
 
     python benchmark/decisions.py
 """
@@ -16,7 +16,7 @@ import statistics
 import time
 
 from mdi_exit_ros.policy.actions import RunBatch, SendTasks
-from mdi_exit_ros.policy.compiled import is_compiled
+from mdi_exit_ros.policy.compiled import check_checkout, is_compiled
 from mdi_exit_ros.policy.events import (
     LedgerCounts,
     ServiceDone,
@@ -33,6 +33,7 @@ ME, CAMERA, MODEL = PeerId("me", 1), PeerId("camera", 1), "model"
 SEGMENTS = (1, 2)
 SERVICE_S = 0.001
 STATUS_S = 0.02
+WAY_S = 0.002
 
 
 class Bench:
@@ -59,6 +60,7 @@ class Bench:
         self.moved: dict[PeerId, int] = dict.fromkeys(self.peers, 0)
         self.spent_s = 0.0
         self.events = 0
+        self.running: list[RunBatch] = []
         self.core.handle(self._source_report(), self.now)
         self.core.handle(TasksReceived(CAMERA, ME.incarnation, 0, self.now, MODEL, ()), self.now)
         self._statuses()
@@ -88,9 +90,7 @@ class Bench:
         self.now += STATUS_S
         self.core.handle(self._source_report(), self.now)
         for peer in self.peers:
-            mine = StreamReport(
-                ME, open=True, received=self.moved[peer], credit=64, echo_stamp=self.now, echo_hold_s=0.0
-            )
+            mine = StreamReport(ME, open=True, received=self.moved[peer], credit=64, echo_stamp=self.now - 2 * WAY_S)
             self.core.handle(
                 WorkerReport(
                     worker=peer,
@@ -123,30 +123,32 @@ class Bench:
         return [action for action in actions if isinstance(action, RunBatch)]
 
     def frames(self, group: int) -> None:
-        """One group of frames, from their coming until all are answered or have moved."""
+        """One group of frames comes; then batches end until no more is held than came."""
         tasks = tuple(
             Task(FrameId(CAMERA, self.sent + index), 1, 1, self.now, self.now + 10.0) for index in range(group)
         )
         self.sent += group
-        runs = self._timed(TasksReceived(CAMERA, ME.incarnation, self.sent, self.now, MODEL, tasks))
-        while runs:
-            batch = runs.pop()
+        self.running += self._timed(TasksReceived(CAMERA, ME.incarnation, self.sent, self.now, MODEL, tasks))
+        while self.core.held > group:
+            batch = self.running.pop(0)
             sure = 0.5 if batch.segment == 1 else 0.9
             count = len(batch.tasks)
-            runs += self._timed(ServiceDone((sure,) * count, (0,) * count, SERVICE_S * count, batch.lane))
+            self.running += self._timed(ServiceDone((sure,) * count, (0,) * count, SERVICE_S * count, batch.lane))
         if self.sent % 16 == 0:
             self._statuses()
 
 
-def measure(neighbours: int, group: int, frames: int) -> tuple[float, float]:
-    """Microseconds per event and per frame."""
+def measure(neighbours: int, group: int, frames: int) -> tuple[float, float, float]:
+    """Microseconds per event and per frame, and moves per frame."""
     bench = Bench(neighbours)
     for _ in range(200):
         bench.frames(group)
-    bench.spent_s, bench.events, before = 0.0, 0, bench.sent
+    bench.spent_s, bench.events, before, moved = 0.0, 0, bench.sent, sum(bench.moved.values())
     while bench.sent < before + frames:
         bench.frames(group)
-    return 1e6 * bench.spent_s / bench.events, 1e6 * bench.spent_s / (bench.sent - before)
+    done = bench.sent - before
+    moves = (sum(bench.moved.values()) - moved) / done
+    return 1e6 * bench.spent_s / bench.events, 1e6 * bench.spent_s / done, moves
 
 
 def main() -> None:
@@ -154,18 +156,20 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8000)
     parser.add_argument("--turns", type=int, default=5)
     arguments = parser.parse_args()
+    check_checkout()
     print(f"decisions as {'C extensions' if is_compiled() else 'Python'}; medians, min..max of {arguments.turns} turns")
-    print("neighbours  group  us per event (decision)  us per frame")
+    print("neighbours  group  us per event (decision)  us per frame           moves per frame")
     cases = [(neighbours, group) for neighbours in (1, 8, 64) for group in (1, 16)]
-    found: dict[tuple[int, int], list[tuple[float, float]]] = {case: [] for case in cases}
+    found: dict[tuple[int, int], list[tuple[float, float, float]]] = {case: [] for case in cases}
     for _ in range(arguments.turns):
         for case in cases:
             found[case].append(measure(*case, arguments.frames))
     for (neighbours, group), turns in found.items():
-        each, frame = zip(*turns, strict=True)
+        each, frame, moves = zip(*turns, strict=True)
         print(
             f"{neighbours:10d}  {group:5d}  {statistics.median(each):6.2f} ({min(each):.2f}..{max(each):.2f})"
             f"       {statistics.median(frame):6.2f} ({min(frame):.2f}..{max(frame):.2f})"
+            f"   {statistics.median(moves):.2f}"
         )
 
 
