@@ -68,21 +68,21 @@ class Bench:
     def _source_report(self) -> SourceReport:
         hears = tuple(StreamReport(peer, open=True) for peer in (ME, *self.peers))
         return SourceReport(
-            CAMERA,
-            MODEL,
-            State.RUNNING,
-            self.now,
-            ME.name,
-            LedgerCounts(),
-            (0, 0),
-            (),
-            (),
-            0,
-            0,
-            0.0,
-            (0.0,) * 3,
-            0,
-            hears,
+            source=CAMERA,
+            model_id=MODEL,
+            state=State.RUNNING,
+            stamp=self.now,
+            home=ME.name,
+            counts=LedgerCounts(),
+            exits=(0,) * len(SEGMENTS),
+            refused_reasons=(),
+            failed_reasons=(),
+            total=0,
+            waiting_for_credit=0,
+            offered_interval_s=0.0,
+            latency_ms=(0.0,) * 3,
+            policy_version=0,
+            streams=hears,
         )
 
     def _statuses(self) -> None:

@@ -317,6 +317,9 @@ class _Checker:
         return node_parameters(str(self._path), key, kind, entry.__pydantic_extra__ or {}, fields=fields)
 
 
+NODE_KINDS = tuple(_SETTINGS)
+
+
 def parameter_defaults(kind: str) -> dict[str, Any]:
     """Parameters of a `worker`, `source` or `controller` that a file may give, each with its default."""
     return {name: default for settings in _SETTINGS[kind] for name, default, _ in parameters_of(settings)}

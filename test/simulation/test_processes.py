@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 
@@ -19,10 +20,9 @@ if __name__ == "__main__":
 """
 
 
-def test_processes_end_with_a_parent_that_is_killed(tmp_path: object) -> None:
-    script = f"{tmp_path}/parent.py"
-    with open(script, "w") as file:
-        file.write(PARENT)
+def test_processes_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline().strip().isdecimal()

@@ -159,8 +159,10 @@ def _model_of(text: str) -> SimulatedModel:
 
 def _model(scenario: Scenario) -> SimulatedModel:
     """The network of a scenario, its images in an order of the scenario's seed; read once per process."""
-    keys = {"model", "profile", "backend", "precision", "recording", "autoencoder", "seed"}
-    return _model_of(json.dumps({**scenario.model_dump(include=keys), "topology": "one_node"}))
+    from mdi_exit_ros.simulation.scenario import NETWORK_KEYS
+
+    keys = scenario.model_dump(include={*NETWORK_KEYS, "seed"})
+    return _model_of(json.dumps({**keys, "topology": "one_node"}))
 
 
 def perform(point: Point) -> dict[str, Any]:

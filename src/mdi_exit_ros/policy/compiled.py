@@ -9,11 +9,12 @@ from pathlib import Path
 from mdi_exit_ros.errors import ConfigurationError
 
 POLICY = Path(__file__).resolve().parent
+SUFFIX = EXTENSION_SUFFIXES[0]
 
 
 def is_compiled() -> bool:
     """Whether they run as C extensions."""
-    return _extension(POLICY / "worker.py").is_file()
+    return (POLICY / f"worker{SUFFIX}").is_file()
 
 
 def check_checkout(folder: Path = POLICY) -> None:
@@ -24,16 +25,11 @@ def check_checkout(folder: Path = POLICY) -> None:
     """
     if not (folder.parents[2] / "package.xml").is_file():
         return  # installed: all files are of one moment
-    suffix = EXTENSION_SUFFIXES[0]
-    for compiled in [*folder.glob(f"*{suffix}"), *folder.parent.glob(f"*{suffix}")]:
-        source = compiled.with_name(compiled.name.removesuffix(suffix) + ".py")
+    for compiled in [*folder.glob(f"*{SUFFIX}"), *folder.parent.glob(f"*{SUFFIX}")]:
         if "__mypyc" in compiled.name:
             continue
+        source = compiled.with_name(compiled.name.removesuffix(SUFFIX) + ".py")
         if not source.is_file() or compiled.stat().st_mtime < source.stat().st_mtime:
             raise ConfigurationError(
                 f"{compiled} was compiled before {source.name} changed: run make compiled again, or make interpreted"
             )
-
-
-def _extension(source: Path) -> Path:
-    return source.with_suffix(EXTENSION_SUFFIXES[0])

@@ -40,10 +40,10 @@ DISTRIBUTED = (
     Series("ddi, no exits", "ddi", False),
     Series("mdi", "mdi", False),
 )
-WITHOUT_AUTOENCODER = (
-    Series("mdi_exit, no autoencoder", "mdi_exit", True, autoencoder=False),
-    Series("mdi_exit, no exits, no autoencoder", "mdi_exit", False, autoencoder=False),
-    Series("mdi, no autoencoder", "mdi", False, autoencoder=False),
+WITHOUT_AUTOENCODER = tuple(
+    series._replace(label=f"{series.label}, no autoencoder", autoencoder=False)
+    for series in DISTRIBUTED
+    if series.strategy != "ddi"
 )
 """Only of models that have one; whole frames (`ddi`) go on the way without it anyway."""
 

@@ -196,6 +196,9 @@ class Scenario(_Strict):
         return self
 
 
+NETWORK_KEYS = ("model", "profile", "backend", "precision", "recording", "autoencoder")
+"""Keys of a scenario that decide which network is simulated."""
+
 # What a ROS node has a parameter for and a scenario a key of its own, or no use.
 _SAID_BY = {
     "worker": {"backend": "backend", "precision": "precision", "device": ""},

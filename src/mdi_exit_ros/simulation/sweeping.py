@@ -15,9 +15,9 @@ from mdi_exit_ros.errors import ConfigurationError, MdiExitError
 from mdi_exit_ros.simulation.cluster import Simulation
 from mdi_exit_ros.simulation.model import SimulatedModel
 from mdi_exit_ros.simulation.processes import side_by_side
-from mdi_exit_ros.simulation.scenario import Scenario
+from mdi_exit_ros.simulation.scenario import NETWORK_KEYS, Scenario
 from mdi_exit_ros.simulation.stability import Stability, adapted, worst_after
-from mdi_exit_ros.topology import parameter_defaults
+from mdi_exit_ros.topology import NODE_KINDS, parameter_defaults
 
 # What a run is judged by, and which end of it is good.
 FIGURES = {
@@ -38,7 +38,6 @@ FIGURES = {
 }
 COMBINATIONS_MAX = 100_000
 AS_IT_IS = "as it is"
-NODE_KINDS = ("worker", "source", "controller")
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _RANGE = re.compile(rf"({_NUMBER}):({_NUMBER}):(\d+)(:log)?")
 
@@ -175,11 +174,8 @@ def combine(
             for key, value in given.items():
                 keyed = changed(keyed, key, value)
             scenario = make(keyed)
-            others = tuple(event.model for event in scenario.events)
-            named = (
-                *(scenario.model, scenario.profile, scenario.backend, scenario.precision),
-                *(scenario.recording, scenario.autoencoder, others),
-            )
+            others = (event.model for event in scenario.events)
+            named = (*(getattr(scenario, key) for key in NETWORK_KEYS), *others)
             if named not in models:
                 models[named] = model_of(scenario)
             Simulation(scenario, models[named])
