@@ -71,6 +71,7 @@ setup(
             "mdi-exit = mdi_exit_ros.cli.main:main",
             "camera_source = mdi_exit_ros.nodes.entry:camera_source",
             "segment_worker = mdi_exit_ros.nodes.entry:segment_worker",
+            "worker_and_source = mdi_exit_ros.nodes.entry:worker_and_source",
             "controller = mdi_exit_ros.nodes.entry:controller",
         ],
     },

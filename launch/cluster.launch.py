@@ -7,6 +7,7 @@ On each computer of a cluster: ros2 launch mdi_exit_ros cluster.launch.py comput
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ from launch_ros.parameter_descriptions import ParameterValue
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import load_card, shipped_models
 from mdi_exit_ros.node_settings import BACKENDS
-from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan
+from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan, processes_of
 from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.runner.launching import ros_arguments
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, known_topologies, load_topology
 from mdi_exit_ros.transport import ALLOCATION_VARIABLES, DEFAULT, TRANSPORTS, transport_variables
 
 RESPAWN_DELAY_S = 2.0
+LIVE = ("topic", "device:")  # inputs that begin anew where they are
 BOOLEANS = ["true", "false"]
 
 
@@ -49,6 +52,12 @@ def arguments() -> list[DeclareLaunchArgument]:
             default_value="false",
             choices=BOOLEANS,
             description=f"Start a node that ended again after {RESPAWN_DELAY_S:g} s; not a source with a finite input",
+        ),
+        DeclareLaunchArgument(
+            "use_composition",
+            default_value="false",
+            choices=BOOLEANS,
+            description="A source shares the process of its home worker: less work and delay, one fate",
         ),
         DeclareLaunchArgument(
             "log_level",
@@ -125,7 +134,11 @@ def planned_nodes(context: LaunchContext) -> list[Any]:
         return [LogInfo(msg=f"{value['computer']} has no node in {plan.topology} with strategy {plan.strategy}")]
     variables = {name: text for name, text in ALLOCATION_VARIABLES.items() if name not in os.environ}
     variables |= transport_variables(value["transport"], os.environ)
-    return [_action(node, value, variables) for node in nodes]
+    processes = processes_of(nodes, composed=value["use_composition"] == "true")
+    return [
+        _action(nodes[0], value, variables) if len(nodes) == 1 else _composed(nodes, value, variables)
+        for nodes in processes
+    ]
 
 
 def _given(value: dict[str, str], *names: str) -> dict[str, str]:
@@ -144,7 +157,7 @@ def _input_of(node: PlannedNode, params_file: str) -> str:
 
 def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str]) -> Node:
     is_source = node.executable == "camera_source"
-    finite = is_source and not _input_of(node, value["params_file"]).startswith(("topic", "device:"))
+    finite = is_source and not _input_of(node, value["params_file"]).startswith(LIVE)
     typed = {
         name: ParameterValue(given, value_type=str) if isinstance(given, str) else given
         for name, given in node.parameters.items()
@@ -157,6 +170,22 @@ def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str])
         parameters=[value["params_file"], typed],
         remappings=[("image", value["image_topic"])] if is_source else [],
         arguments=["--ros-args", "--log-level", value["log_level"]],
+        additional_env=variables,
+        respawn=value["use_respawn"] == "true" and not finite,
+        respawn_delay=RESPAWN_DELAY_S,
+        output="screen",
+    )
+
+
+def _composed(nodes: tuple[PlannedNode, ...], value: dict[str, str], variables: dict[str, str]) -> Node:
+    """A worker and a source in one process, told apart by the programs that they would be alone."""
+    folder = Path(tempfile.mkdtemp(prefix="mdi-exit-"))  # read when the process starts, which may be late
+    finite = not _input_of(nodes[1], value["params_file"]).startswith(LIVE)
+    given = ros_arguments(nodes, folder, (Path(value["params_file"]),), value["image_topic"])
+    return Node(
+        package="mdi_exit_ros",
+        executable="worker_and_source",
+        arguments=[*given, "--log-level", value["log_level"]],
         additional_env=variables,
         respawn=value["use_respawn"] == "true" and not finite,
         respawn_delay=RESPAWN_DELAY_S,

@@ -85,6 +85,12 @@ def test_transports_are_those_that_have_a_profile(module: ModuleType) -> None:
     assert all(name in argument.description for name in TRANSPORTS)
 
 
+def test_a_composed_source_shares_the_process_of_its_home_worker(module: ModuleType) -> None:
+    actions = started(module, topology="two_nodes", use_composition="true")
+    executables = sorted(node.node_executable for node in actions)
+    assert executables == ["controller", "segment_worker", "worker_and_source"]
+
+
 def test_a_transport_is_set_for_every_node(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
     expected = {**ALLOCATION_VARIABLES, **transport_variables("wifi", {})}
@@ -126,7 +132,7 @@ def installed(tmp_path: Path) -> dict[str, str]:
     for folder in (index, programs):
         folder.mkdir(parents=True)
     (index / "mdi_exit_ros").touch()
-    for name in ("camera_source", "segment_worker", "controller"):
+    for name in ("camera_source", "segment_worker", "controller", "worker_and_source"):
         program = programs / name
         program.write_text(f"#!{sys.executable}\nfrom mdi_exit_ros.nodes.entry import {name}\n{name}()\n")
         program.chmod(0o755)
@@ -135,8 +141,10 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.graph
-def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str]) -> None:
+@pytest.mark.parametrize(("composed", "processes"), [("false", 4), ("true", 3)])
+def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str], composed: str, processes: int) -> None:
     command = [sys.executable, "-c", BRING_UP, str(LAUNCH_FILE), "topology:=two_nodes", "input:=sample"]
+    command.append(f"use_composition:={composed}")
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=installed, start_new_session=True
     )
@@ -146,7 +154,7 @@ def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str])
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "[camera_source" in line and "process has finished cleanly" in line:
+        if "finished: 1200 frames offered" in line:
             time.sleep(1.0)  # launch takes a moment to note what it has printed
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     watchdog.cancel()
@@ -154,7 +162,7 @@ def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str])
     output = "".join(lines)
     assert process.wait() in (0, 1), output  # 1: launch's word for an interruption
     assert "finished: 1200 frames offered, 1200 answered" in output
-    assert output.count("process has finished cleanly") == 4
+    assert output.count("process has finished cleanly") == processes
     assert "Traceback" not in output
 
 

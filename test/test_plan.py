@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.plan import Plan, PlanOptions, make_plan
+from mdi_exit_ros.plan import Plan, PlanOptions, make_plan, processes_of
 from mdi_exit_ros.task import Strategy
 from mdi_exit_ros.topology import known_topologies, load_topology
 
@@ -185,6 +185,34 @@ def test_each_computer_starts_its_own_part() -> None:
 
 
 # ---- mistakes -----------------------------------------------------------------------------------------------------
+
+
+def processes(topology: str | Path, computer: str = "all", **options: Any) -> list[list[str]]:
+    nodes = planned(topology, **options).on(computer)
+    return [[node.name for node in process] for process in processes_of(nodes, composed=True)]
+
+
+def test_a_source_shares_the_process_of_its_home_worker() -> None:
+    nodes = planned("two_nodes").nodes
+    assert processes_of(nodes, composed=False) == [(node,) for node in nodes]
+    assert processes("two_nodes") == [["worker1", "camera"], ["worker2"], ["controller"]]
+
+
+def test_a_source_whose_home_worker_is_elsewhere_has_a_process_of_its_own(write) -> None:
+    declared = declaration()
+    declared["sources"]["camera"]["computer"] = "nano"
+    path = write(declared)
+    assert ["camera"] in processes(path)
+    assert ["camera"] in processes(path, "nano")
+
+
+def test_of_two_sources_with_one_home_worker_the_first_shares_its_process(write) -> None:
+    declared = declaration()
+    declared["sources"]["second"] = dict(declared["sources"]["camera"])
+    found = processes(write(declared))
+    home = declared["sources"]["camera"]["home"]
+    assert [home, "camera"] in found
+    assert ["second"] in found
 
 
 def worker(**parameters: Any) -> dict[str, Any]:

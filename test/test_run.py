@@ -54,7 +54,7 @@ def node_process(runner: subprocess.Popen[str], name: str, timeout_s: float = 30
     while time.monotonic() < deadline:
         for child in psutil.Process(runner.pid).children(recursive=True):
             try:
-                if f"__node:={name}" in child.cmdline():
+                if any(part.endswith(f"__node:={name}") for part in child.cmdline()):
                     return child
             except psutil.Error:
                 continue
@@ -75,6 +75,44 @@ def test_three_workers_share_the_work_and_every_frame_is_accounted_for(tmp_path:
     assert all(worker["served"] > 0 for worker in summary["workers"].values()), summary["workers"]
     assert len(summary["workers"]) == 3
     assert "Traceback" not in output
+
+
+def test_a_composed_source_hands_its_frames_over_and_every_one_is_accounted_for(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "two_nodes", "--rate", "300", "--frames", "1200", "--use-composition"]
+    process = start(*options, "--json", str(path))
+    assert node_process(process, "camera") == node_process(process, "worker1")
+    output = finish(process, 90)
+    assert process.returncode == 0, output
+    summary = json.loads(path.read_text())
+    assert (summary["offered"], summary["ok"], summary["unaccounted"]) == (1200, 1200, 0)
+    assert summary["accuracy"] > 0.8
+    assert sum(worker["served"] for worker in summary["workers"].values()) >= 1200
+    assert "Traceback" not in output
+
+
+def test_a_composed_source_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    options = ["--topology", "one_node", "--strategy", "local", "--input", str(tmp_path / "empty")]
+    process = start(*options, "--use-composition", "--log-dir", str(tmp_path / "log"))
+    output = finish(process, 40)
+    assert process.returncode == 2, output
+    assert "error: camera: input: no images in" in output.replace("\n", " ")
+    assert "Traceback" not in output
+    assert left_behind(tmp_path / "log") == []
+
+
+def test_a_run_whose_composed_home_worker_is_killed_fails_with_a_word(tmp_path: Path) -> None:
+    options = ["--topology", "two_nodes", "--rate", "100", "--frames", "3000", "--use-composition"]
+    process = start(*options, "--log-dir", str(tmp_path))
+    victim = node_process(process, "camera")
+    time.sleep(5.0)
+    victim.kill()
+    output = finish(process, 40)
+    assert process.returncode == 1, output
+    assert "error: worker1" in output
+    assert "Traceback" not in output
+    assert left_behind(tmp_path) == []
 
 
 @pytest.mark.parametrize("victim", ["worker1", "worker4"])
@@ -135,10 +173,11 @@ def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path
     assert left_behind(tmp_path) == []
 
 
-def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("composed", [(), ("--use-composition",)], ids=["processes", "composed"])
+def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path, composed: tuple[str, ...]) -> None:
     path = tmp_path / "summary.json"
     options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
-    process = start(*options, "--json", str(path))
+    process = start(*options, *composed, "--json", str(path))
     assert process.stdout is not None
     before = []
     for line in process.stdout:

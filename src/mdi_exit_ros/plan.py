@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from mdi_exit_ros.errors import ConfigurationError
@@ -31,6 +31,23 @@ class PlannedNode:
     def full_name(self) -> str:
         """The node's name in the ROS graph."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
+
+
+def processes_of(nodes: Iterable[PlannedNode], *, composed: bool) -> list[tuple[PlannedNode, ...]]:
+    """The nodes of one computer by the process that they run in, each process named after its first node.
+
+    Args:
+        composed: a source lives in the process of its home worker, where that is here: what they send each other is
+            handed over. One source for each worker.
+    """
+    found: dict[str, tuple[PlannedNode, ...]] = {node.name: (node,) for node in nodes}
+    if composed:
+        for node, *_ in list(found.values()):
+            home = found.get(node.parameters["entries"][0], ()) if node.executable == "camera_source" else ()
+            if len(home) == 1 and home[0].computer == node.computer:
+                found[home[0].name] = (*home, node)
+                del found[node.name]
+    return list(found.values())
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,9 @@ class _Rate(click.ParamType[float]):
 )
 @click.option("--timeout", type=click.FloatRange(min=0.0), default=0.0, help="Fail after so many seconds; 0: never.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
+@click.option(
+    "--use-composition", is_flag=True, help="A source shares the process of its home worker: less work and delay."
+)
 @click.option("--use-respawn", is_flag=True, help="Start workers and controller again when they die.")
 def run(
     topology: str,
@@ -167,6 +170,7 @@ def run(
     duration: float,
     timeout: float,
     log_dir: Path | None,
+    use_composition: bool,
     use_respawn: bool,
 ) -> int:
     """Starts a cluster on this machine, or one computer's part of it, and accounts for every frame.
@@ -229,6 +233,7 @@ def run(
         timeout_s=timeout,
         log_folder=log_dir.absolute() if log_dir else None,
         respawn=use_respawn,
+        composed=use_composition,
         image_topic=image_topic or "",
         transport=transport,
         cpu_quota=cpu_quota,

@@ -10,6 +10,8 @@ import time
 from typing import NamedTuple
 
 import rclpy
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from rclpy.signals import SignalHandlerOptions
 
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
@@ -22,6 +24,7 @@ from mdi_exit_ros.policy.events import SourceReport, WorkerReport
 
 SPIN_S = 0.1
 STOP_TIMEOUT_S = 2.0
+SERVICE_TIMEOUT_S = 15.0
 
 
 class WorkerSeen(NamedTuple):
@@ -65,7 +68,7 @@ class Snapshot(NamedTuple):
 class ClusterMonitor:
     """Listens on `workers`, `sources` and `cluster` between entering and leaving its context.
 
-    Subscribes: workers, sources, cluster below `cluster_namespace`. Publishes nothing.
+    Subscribes: workers, sources, cluster below `cluster_namespace`. Publishes nothing. Calls: change_state of nodes.
     """
 
     def __init__(self, cluster_namespace: str) -> None:
@@ -110,6 +113,19 @@ class ClusterMonitor:
                 self._sources[message.name] = SourceSeen(source_report_from_message(message), at)
         with self._lock:
             return Snapshot(dict(self._workers), dict(self._sources), self._cluster)
+
+    def change_state(self, node: str, transition: int) -> bool:
+        """Asks a lifecycle node for a transition, by its full name; whether it went through in time."""
+        client = self._node.create_client(ChangeState, f"{node}/change_state")
+        try:
+            if not client.wait_for_service(SERVICE_TIMEOUT_S):
+                return False
+            answered = threading.Event()
+            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
+            future.add_done_callback(lambda _: answered.set())
+            return answered.wait(SERVICE_TIMEOUT_S) and future.result().success
+        finally:
+            self._node.destroy_client(client)
 
     def _listen(self) -> None:
         executor = make_executor()

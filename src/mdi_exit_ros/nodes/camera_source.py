@@ -25,12 +25,14 @@ from mdi_exit_ros.nodes.conversions import (
     classification_to_message,
     policy_from_message,
     source_report_to_message,
+    tasks_received,
     tasks_to_message,
     worker_report_from_message,
 )
 from mdi_exit_ros.nodes.images.inputs import CameraFrame, TopicInput, is_live, open_input
 from mdi_exit_ros.nodes.images.reader import Arrivals, Pace, Reader
 from mdi_exit_ros.nodes.lifecycle import Core, CoreNode
+from mdi_exit_ros.nodes.local_delivery import LocalDelivery, TasksHandedOver
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.serialized import SENDERS_MAX, NewestOfEach, deserialized, leading_string
 from mdi_exit_ros.nodes.summary import worker_statistics, write
@@ -64,8 +66,8 @@ class CameraSource(CoreNode):
 
     core: SourceCore | None
 
-    def __init__(self) -> None:
-        super().__init__("camera_source")
+    def __init__(self, local: LocalDelivery | None = None) -> None:
+        super().__init__("camera_source", local)
         self.config = self.declare_config(CameraSourceConfig)
         settings = declare(self, SourceSettings, leave_out=frozenset({"drop"}))
         drop = self.config.drop == "oldest" or (self.config.drop == "auto" and is_live(self.config.input))
@@ -82,7 +84,10 @@ class CameraSource(CoreNode):
         self._classification = self.open_publisher(CLASSIFICATION, overridable=True)
         self._status = self.open_publisher(self.topics.sources, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.entries}
-        self.open_subscription(self.topics.results(self.cluster_name), self._on_results)
+        results = self.topics.results(self.cluster_name)
+        self.open_subscription(results, self._on_results)
+        self.receive_here(results, self.feed)
+        self._other_workers = NewestOfEach(WorkerStatus)
         self.open_subscription(self.topics.workers, self._on_worker, raw=True)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self._image_topic = ""
@@ -98,7 +103,6 @@ class CameraSource(CoreNode):
         self._me = self.new_life()
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
-        self._other_workers = NewestOfEach(WorkerStatus)
         self._looked_at = float("-inf")
         self._listeners = 0
         self._sequence = self._closed = self._closed_before = 0
@@ -261,8 +265,12 @@ class CameraSource(CoreNode):
             case SendTasks():
                 images = (self._frames[task.frame.sequence][0] for task in action.tasks)
                 values = [image[np.newaxis] for image in images if image is not None]
+                tasks = self._tasks[action.receiver.name]
+                event = tasks_received(action, self._me, self._model_id)
+                if self.local.send(tasks.topic_name, TasksHandedOver(event, values)):
+                    return
                 message = tasks_to_message(action, self._me, self._model_id, time.monotonic(), values)
-                self._tasks[action.receiver.name].publish(message)
+                tasks.publish(message)
             case ChangeModel():
                 self._model_name, self._model_id = Path(action.model).name, action.model_id
                 self.get_logger().info(f"{self.cluster_name}: goes on with model {self._model_name}")

@@ -27,6 +27,7 @@ from mdi_exit_ros.nodes.conversions import (
 )
 from mdi_exit_ros.nodes.diagnostics import diagnose
 from mdi_exit_ros.nodes.lifecycle import CoreNode
+from mdi_exit_ros.nodes.local_delivery import LocalDelivery
 from mdi_exit_ros.nodes.parameters import NodeConfig, changed, declare, declare_one
 from mdi_exit_ros.nodes.serialized import NewestOfEach
 from mdi_exit_ros.nodes.topics import DIAGNOSTICS
@@ -66,8 +67,8 @@ class Controller(CoreNode):
 
     core: ControllerCore | None
 
-    def __init__(self) -> None:
-        super().__init__("controller")
+    def __init__(self, local: LocalDelivery | None = None) -> None:
+        super().__init__("controller", local)
         self.config = self.declare_config(ControllerConfig)
         self.set_points = declare(self, SetPointSettings)
         self.settings = declare(self, AdaptationSettings)

@@ -114,6 +114,13 @@ def tasks_to_message(
     )
 
 
+def tasks_received(action: SendTasks, me: PeerId, model_id: str) -> TasksReceived:
+    """What the receiver of `action` learns where it lives in the sender's process."""
+    return TasksReceived(
+        me, action.receiver.incarnation, action.sent_total, action.stamp, model_id, tuple(action.tasks)
+    )
+
+
 def tasks_from_message(message: Any, now: float, num_segments: int) -> TasksReceived:
     """The tasks of a TaskBatch, with times of this computer's clock; the tensor is read by `tensor_from_message`.
 
@@ -218,6 +225,11 @@ def answers_to_message(worker: PeerId, action: SendAnswers) -> ResultBatch:
         class_id=array.array("H", [answer.class_id for answer in answers]),
         confidence=array.array("f", [answer.confidence for answer in answers]),
     )
+
+
+def answers_received(worker: PeerId, action: SendAnswers) -> AnswersReceived:
+    """What the source learns where it lives in the process of `worker`."""
+    return AnswersReceived(worker, action.source, tuple(action.answers), action.received, action.credit)
 
 
 def answers_from_message(message: ResultBatch, num_segments: int, num_classes: int) -> AnswersReceived:

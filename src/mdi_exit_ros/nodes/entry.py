@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs one node as a process. Imports nothing heavy before signals are in hand, so that Ctrl-C is always quiet."""
+"""Runs nodes as a process. Imports nothing heavy before signals are in hand, so that Ctrl-C is always quiet."""
 
 from __future__ import annotations
 
 import importlib
+import itertools
 import signal
 import sys
 from types import FrameType
@@ -59,8 +60,11 @@ def spin_for(executor: Executor, duration_s: float) -> None:
     executor.spin_until_future_complete(Future(), timeout_sec=duration_s)
 
 
-def run(kind: str, args: list[str] | None = None) -> int:
-    """Runs the node `kind` until it is done or told to stop.
+def run(*kinds: str, args: list[str] | None = None) -> int:
+    """Runs one node of each kind in this process until all are done, one failed, or a signal says stop.
+
+    What nodes of one process send each other is handed over without the middleware. ROS arguments may be meant for one
+    of them, such as `-r segment_worker:__node:=worker1`.
 
     Returns:
         Exit status: 0 after an orderly end, 2 for what a user can put right.
@@ -75,40 +79,56 @@ def run(kind: str, args: list[str] | None = None) -> int:
     except MdiExitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    make_node: Any = getattr(importlib.import_module(f"mdi_exit_ros.nodes.{kind}"), NODES[kind])
+    makers: list[Any] = [getattr(importlib.import_module(f"mdi_exit_ros.nodes.{kind}"), NODES[kind]) for kind in kinds]
+    from mdi_exit_ros.nodes.local_delivery import LocalDelivery
+
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    node: CoreNode | None = None
+    nodes: list[CoreNode] = []
+    local = LocalDelivery()
     try:
-        node = make_node()
         executor = make_executor()
-        executor.add_node(node)
-        _spin(node, executor, stop)
-        if node.core is not None or not node.done:
-            node.trigger_shutdown()
-        if node.crash is not None:
-            raise node.crash
-        executor.remove_node(node)
-        return 0 if node.failure is None else 2
+        for make in makers:
+            nodes.append(make(local))
+            executor.add_node(nodes[-1])
+        _spin(nodes, executor, stop)
+        for node in reversed(nodes):
+            _shut_down(node)
+        for node in nodes:
+            if node.crash is not None:
+                raise node.crash
+            executor.remove_node(node)
+        return 0 if all(node.failure is None for node in nodes) else 2
     except MdiExitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except ExternalShutdownException:
         return 0
     finally:
-        if node is not None:
+        for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
 
 
-def _spin(node: CoreNode, executor: Executor, stop: StopRequest) -> None:
-    if node.autostart:
-        node.trigger_configure()
-        if node.failure is None and node.crash is None and not stop.requested:
-            node.trigger_activate()
-        if node.failure is not None:
-            return
-    while not (stop.requested or node.done or node.crash):
+def _spin(nodes: list[CoreNode], executor: Executor, stop: StopRequest) -> None:
+    for node in nodes:
+        if node.autostart:
+            node.trigger_configure()
+            if node.failure is None and node.crash is None and not stop.requested:
+                node.trigger_activate()
+            if node.failure is not None:
+                return
+    while not (stop.requested or all(node.done for node in nodes) or any(node.crash for node in nodes)):
         spin_for(executor, SPIN_S)
+        if len(nodes) > 1:
+            for node in nodes:
+                if node.done:
+                    _shut_down(node)
+
+
+def _shut_down(node: CoreNode) -> None:
+    """Ends the life of a node, once; the process may go on with others."""
+    if node.core is not None or not node.done:
+        node.trigger_shutdown()
 
 
 def camera_source() -> None:
@@ -121,12 +141,18 @@ def segment_worker() -> None:
     sys.exit(run("segment_worker"))
 
 
+def worker_and_source() -> None:
+    """A segment_worker and a camera_source in one process."""
+    sys.exit(run("segment_worker", "camera_source"))
+
+
 def controller() -> None:
     """The controller process."""
     sys.exit(run("controller"))
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in NODES:
-        sys.exit(f"error: expected one of {', '.join(NODES)}, then ROS arguments")
-    sys.exit(run(sys.argv[1], sys.argv[2:]))
+    given = list(itertools.takewhile(lambda word: word in NODES, sys.argv[1:]))
+    if not given or len(set(given)) < len(given):
+        sys.exit(f"error: expected one or several of {', '.join(NODES)}, each once, then ROS arguments")
+    sys.exit(run(*given, args=sys.argv[1 + len(given) :]))

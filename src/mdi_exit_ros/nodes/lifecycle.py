@@ -17,6 +17,7 @@ from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from mdi_exit_ros.errors import MdiExitError, MessageError
+from mdi_exit_ros.nodes.local_delivery import LocalDelivery
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.serialized import leading_string
 from mdi_exit_ros.nodes.topics import ClusterTopics, Topic
@@ -47,11 +48,15 @@ class CoreNode(LifecycleNode):
     configure opens model and endpoints, activate starts a new life of the core, deactivate ends it.
     Subclasses fill in `open`, `start`, `perform` and, where needed, `housekeeping`, `halt` and `close`.
     Messages become events outside the lock; `feed` and everything it performs runs under it.
+
+    Args:
+        local: of all nodes of this process; None: the node has the process for itself.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, local: LocalDelivery | None) -> None:
         super().__init__(kind)
-        self.condition = threading.Condition()
+        self.local = local or LocalDelivery()
+        self.condition = threading.Condition(self.local.lock)
         self.failure: MdiExitError | None = None
         self.crash: BaseException | None = None
         self.done = False
@@ -62,6 +67,7 @@ class CoreNode(LifecycleNode):
         self._ticked_at = 0.0
         self._said: set[str] = set()
         self._last_words: list[Publisher[Any]] = []
+        self._received_here: list[str] = []
         # A publish may come from any thread, and a parameter service must not wait for a callback.
         self._group = ReentrantCallbackGroup()
 
@@ -141,6 +147,12 @@ class CoreNode(LifecycleNode):
             raw=raw,
         )
 
+    def receive_here(self, topic: Topic, receiver: Callable[[Any], None]) -> None:
+        """Also takes what nodes of this process send on `topic`, as objects."""
+        name = self.resolve_topic_name(topic.name)
+        self.local.receive(name, receiver)
+        self._received_here.append(name)
+
     def say_once(self, key: str, text: str) -> None:
         """Warns, once per key."""
         if key not in self._said and len(self._said) < WARNINGS_MAX:
@@ -178,6 +190,7 @@ class CoreNode(LifecycleNode):
     def settle(self) -> float:
         """After events: does the housekeeping, and makes the ticker wake when something is due before it would."""
         due = self.housekeeping(time.monotonic())
+        self.local.deliver()
         deadline = self.core.next_deadline() if self.core is not None else None
         if deadline is not None:
             due = min(due, deadline)
@@ -279,6 +292,8 @@ class CoreNode(LifecycleNode):
 
     def _free(self) -> None:
         self._last_words.clear()
+        while self._received_here:
+            self.local.withdraw(self._received_here.pop())
         for publisher in list(self.publishers):
             if publisher.topic_name.rsplit("/", 1)[-1] not in _KEPT:
                 self.destroy_publisher(publisher)

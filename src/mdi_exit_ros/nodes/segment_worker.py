@@ -24,6 +24,7 @@ from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
     TASK_BATCH,
+    answers_received,
     answers_to_message,
     policy_from_message,
     rejection_of,
@@ -36,6 +37,7 @@ from mdi_exit_ros.nodes.conversions import (
 )
 from mdi_exit_ros.nodes.lifecycle import STOP_TIMEOUT_S, Core, CoreNode
 from mdi_exit_ros.nodes.loaded_model import Backend, LoadedModel, load_model, load_wanted
+from mdi_exit_ros.nodes.local_delivery import LocalDelivery, TasksHandedOver
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.tensors import TensorStore, spans
 from mdi_exit_ros.parameter import parameter
@@ -82,8 +84,8 @@ class SegmentWorker(CoreNode):
 
     core: WorkerCore | None
 
-    def __init__(self) -> None:
-        super().__init__("segment_worker")
+    def __init__(self, local: LocalDelivery | None = None) -> None:
+        super().__init__("segment_worker", local)
         self.config = self.declare_config(SegmentWorkerConfig)
         self.settings = declare(self, WorkerSettings)
         self._tensors = TensorStore()
@@ -111,9 +113,9 @@ class SegmentWorker(CoreNode):
         self._lives: set[PeerId] = set()
         self._status = self.open_publisher(self.topics.workers, last_words=True)
         self._tasks = {name: self.open_publisher(self.topics.tasks(name)) for name in config.neighbours}
-        self.open_subscription(
-            self.topics.tasks(self.cluster_name, self.settings.queue_capacity), self._on_tasks, raw=True
-        )
+        tasks = self.topics.tasks(self.cluster_name, self.settings.queue_capacity)
+        self.open_subscription(tasks, self._on_tasks, raw=True)
+        self.receive_here(tasks, self._on_tasks_here)
         self.open_subscription(self.topics.workers, self._on_worker)
         self.open_subscription(self.topics.sources, self._on_source)
         self.open_subscription(self.topics.policy_in, self._on_policy)
@@ -249,6 +251,12 @@ class SegmentWorker(CoreNode):
                 self._tensors.keep(event.tasks, batch)
             self.feed(event)
 
+    def _on_tasks_here(self, handed_over: TasksHandedOver) -> None:
+        event, values = handed_over
+        if self.core is not None and event.model_id == self._model.card.model_id:
+            self._tensors.keep_each(event.tasks, values)
+        self.feed(event)
+
     def _on_worker(self, message: WorkerStatus) -> None:
         if PeerId(message.name, message.incarnation) not in self._lives:
             self.feed(worker_report_from_message(message))
@@ -321,7 +329,8 @@ class SegmentWorker(CoreNode):
         if publisher is None:
             self.say_once(f"source:{action.source.name}", f"no answer possible to unknown source {action.source.name}")
             return
-        publisher.publish(answers_to_message(self._me, action))
+        if not self.local.send(publisher.topic_name, answers_received(self._me, action)):
+            publisher.publish(answers_to_message(self._me, action))
 
     def housekeeping(self, now: float) -> float:
         """Looks how much memory is used, and whether anybody is there at all."""

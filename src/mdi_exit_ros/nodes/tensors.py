@@ -57,6 +57,11 @@ class TensorStore:
         for index, task in enumerate(tasks):
             self._rows.setdefault((task.frame, task.attempt), Row(batch, index))
 
+    def keep_each(self, tasks: Iterable[Task], values: Iterable[NDArray[Any]]) -> None:
+        """Stores an array [1, ...] of its own for each task, unless that attempt is held already."""
+        for task, value in zip(tasks, values, strict=True):
+            self._rows.setdefault((task.frame, task.attempt), Row(value, 0))
+
     def replace(self, tasks: Iterable[Task], batch: NDArray[Any]) -> None:
         """Stores row i of `batch` for task i: the features that its segment made."""
         for index, task in enumerate(tasks):

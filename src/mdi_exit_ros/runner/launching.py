@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -16,17 +16,31 @@ from mdi_exit_ros.transport import ALLOCATION_VARIABLES, RANGE, default_transpor
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-def command_of(node: PlannedNode, folder: Path, params_files: tuple[Path, ...], image_topic: str = "") -> list[str]:
-    """The command that runs `node` with this Python; later parameter files win, the plan's last of all."""
-    path = folder / f"{node.name}.yaml"
-    path.write_text(yaml.safe_dump({node.full_name: {"ros__parameters": dict(node.parameters)}}), encoding="utf-8")
-    command = [sys.executable, "-m", "mdi_exit_ros.nodes.entry", node.executable, "--ros-args"]
-    command += ["-r", f"__node:={node.name}", "-r", f"__ns:={node.namespace}"]
+def ros_arguments(
+    nodes: Sequence[PlannedNode], folder: Path, params_files: tuple[Path, ...], image_topic: str = ""
+) -> list[str]:
+    """What `nodes`, all in one process, are told by ROS arguments, of which the first is `--ros-args`.
+
+    Later parameter files win, the plan's last of all. No two of the nodes may run the same program, by which they are
+    told apart until they have their names.
+    """
+    path = folder / f"{nodes[0].name}.yaml"
+    parameters = {node.full_name: {"ros__parameters": dict(node.parameters)} for node in nodes}
+    path.write_text(yaml.safe_dump(parameters), encoding="utf-8")
+    arguments = ["--ros-args"]
+    for node in nodes:
+        program, name = (f"{node.executable}:", f"{node.name}:") if len(nodes) > 1 else ("", "")
+        arguments += ["-r", f"{program}__node:={node.name}", "-r", f"{name}__ns:={node.namespace}"]
     if image_topic:
-        command += ["-r", f"image:={image_topic}"]
+        arguments += ["-r", f"image:={image_topic}"]
     for file in (*params_files, path):
-        command += ["--params-file", str(file)]
-    return command
+        arguments += ["--params-file", str(file)]
+    return arguments
+
+
+def command_of(nodes: Sequence[PlannedNode], arguments: Sequence[str]) -> list[str]:
+    """The command that runs `nodes` in one process of this Python."""
+    return [sys.executable, "-m", "mdi_exit_ros.nodes.entry", *(node.executable for node in nodes), *arguments]
 
 
 def node_environment(

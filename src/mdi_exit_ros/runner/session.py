@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lifecycle_msgs.msg import Transition
 from rich.console import Console
 
 from mdi_exit_ros.monitoring.cluster_monitor import ClusterMonitor, Snapshot
-from mdi_exit_ros.plan import Plan, PlannedNode
-from mdi_exit_ros.runner.launching import command_of, node_environment
+from mdi_exit_ros.plan import Plan, PlannedNode, processes_of
+from mdi_exit_ros.runner.launching import command_of, node_environment, ros_arguments
 from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
 from mdi_exit_ros.runner.quota import CpuQuotas
 from mdi_exit_ros.runner.summary import worker_statistics
@@ -54,6 +55,7 @@ class Session:
         image_topic: what a source's `image` is remapped to; empty: nothing.
         transport: name or file of the transport's profile; None: what suits the rest.
         cpu_quota: processors that each worker may use, by name.
+        composed: a source shares the process of its home worker.
     """
 
     plan: Plan
@@ -66,6 +68,7 @@ class Session:
     timeout_s: float = 0.0
     log_folder: Path | None = None
     respawn: bool = False
+    composed: bool = False
     image_topic: str = ""
     transport: str | None = None
     cpu_quota: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -87,7 +90,7 @@ class Session:
                 transport=self.transport,
             )
             os.environ.update({key: value for key, value in environment.items() if key.startswith(HEARD_BY_MONITOR)})
-            programs = [self._program(node, folder) for node in self.nodes]
+            programs = [self._program(nodes, folder) for nodes in self.processes]
             with (
                 _terminable(),
                 CpuQuotas(self.cpu_quota) as quotas,
@@ -106,14 +109,35 @@ class Session:
         """Names of the workers that this computer starts."""
         return tuple(node.name for node in self.nodes if node.executable == "segment_worker")
 
-    def _program(self, node: PlannedNode, folder: Path) -> Program:
-        is_source = node.executable == "camera_source"
-        if is_source:
-            parameters = {**node.parameters, "summary_path": str(_summary_path(folder, node.name))}
-            node = dataclasses.replace(node, parameters=parameters)
-        command = command_of(node, folder, self.params_files, self.image_topic if is_source else "")
+    @property
+    def processes(self) -> list[tuple[PlannedNode, ...]]:
+        """The nodes by the process that they run in."""
+        return processes_of(self.nodes, composed=self.composed)
+
+    def _program(self, nodes: tuple[PlannedNode, ...], folder: Path) -> Program:
+        has_source = any(node.name in self.sources for node in nodes)
+        alone = len(nodes) == 1
+        prepared = [
+            node
+            if node.name not in self.sources
+            else dataclasses.replace(
+                node,
+                parameters={
+                    **node.parameters,
+                    "summary_path": str(_summary_path(folder, node.name)),
+                    "autostart": alone,
+                },
+            )
+            for node in nodes
+        ]
+        arguments = ros_arguments(prepared, folder, self.params_files, self.image_topic if has_source else "")
         # A source that begins anew would offer its frames anew.
-        return Program(node.name, command, autostart=not is_source, respawn=self.respawn and not is_source)
+        return Program(
+            nodes[0].name,
+            command_of(prepared, arguments),
+            autostart=not (has_source and alone),
+            respawn=self.respawn and not has_source,
+        )
 
 
 def _summary_path(folder: Path, source: str) -> Path:
@@ -138,6 +162,7 @@ class _Run:
         self._quotas = quotas
         self._folder = folder
         self._heard: set[str] = set()
+        self._process_of = {node.name: nodes[0].name for nodes in session.processes for node in nodes}
         self._ends_at = time.monotonic() + session.timeout_s if session.timeout_s else float("inf")
 
     def outcome(self, console: Console) -> Outcome:
@@ -145,8 +170,7 @@ class _Run:
         with open_view(console, [node.name for node in self._session.plan.named("segment_worker")]) as view:
             try:
                 self._wait_for_workers(view)
-                for name in self._session.sources:
-                    self._group.start(name)
+                self._start_sources()
                 self._watch(view)
             except _Failed as error:
                 failure, status = str(error), error.status
@@ -154,7 +178,7 @@ class _Run:
                 pass
             with _undisturbed():
                 view.show(self._monitor.snapshot(), "stopping")
-                self._group.stop(self._session.sources)
+                self._stop_sources()
                 summary = self._summary(self._monitor.snapshot())
                 self._group.stop()
         if self._quotas.problem:
@@ -162,6 +186,34 @@ class _Run:
         if summary is not None and self._session.cpu_quota:
             summary["cpu_quota"] = self._quotas.applied
         return Outcome(summary, failure, status)
+
+    def _start_sources(self) -> None:
+        for node in self._session.nodes:
+            if node.executable != "camera_source":
+                continue
+            process = self._process_of[node.name]
+            if process == node.name:
+                self._group.start(node.name)
+                continue
+            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+                if not self._monitor.change_state(node.full_name, transition):
+                    raise _Failed(f"{node.name}: {self._group.complaint(process)}", EXIT_USER_ERROR)
+
+    def _stop_sources(self) -> None:
+        self._group.stop(name for name in self._session.sources if self._process_of[name] == name)
+        for node in self._session.nodes:
+            if self._process_of[node.name] != node.name and not self._has_finished(node.name):
+                self._monitor.change_state(node.full_name, Transition.TRANSITION_DEACTIVATE)
+
+    def _has_finished(self, source: str) -> bool:
+        """Whether a source has played its input and written its summary."""
+        process = self._process_of[source]
+        if process == source:
+            return self._states[source].ended
+        return self._summary_of(source).is_file()
+
+    def _summary_of(self, source: str) -> Path:
+        return _summary_path(self._folder, source)
 
     def _wait_for_workers(self, view: View) -> None:
         began = time.monotonic()
@@ -190,7 +242,7 @@ class _Run:
         while time.monotonic() < over_at:
             self._step(view, self._note)
             states = self._states
-            if sources and all(states[name].ended for name in sources):
+            if sources and all(self._has_finished(name) for name in sources):
                 return
             if not sources and self._session.workers and all(states[name].ended for name in self._session.workers):
                 name = self._session.workers[-1]
@@ -217,8 +269,9 @@ class _Run:
 
     def _judge(self, state: ProcessState) -> None:
         """A node that ends before it worked, and a source that ends badly, end the run; a worker may die later."""
-        is_source = state.name in self._session.sources
-        if is_source and state.status == 0:
+        within = [name for name in self._session.sources if self._process_of[name] == state.name]
+        is_source = bool(within)
+        if is_source and (state.status == 0 or all(self._summary_of(name).is_file() for name in within)):
             return
         if is_source or (state.name not in self._heard and state.name in self._session.workers):
             raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))
