@@ -80,6 +80,18 @@ def test_encodings_are_compared_at_every_cut(tmp_path: Path, tiny_archive: Path)
     assert coarse["encoding"] == "int8"
 
 
+def test_backends_answer_as_eager_torch_does(tmp_path: Path) -> None:
+    rows = {(row["backend"], row["precision"]): row for row in report(tmp_path, "--backends")["backends"]}  # type: ignore[attr-defined]
+    assert next(iter(rows)) == ("torch-eager", "fp32")
+    assert ("onnxruntime", "fp32") in rows
+    assert ("onnxruntime", "bf16") not in rows
+    for (_, precision), row in rows.items():
+        assert row["agreement"] >= (0.999 if precision == "fp32" else 0.99)
+        assert row["confidence_difference"] <= (0.001 if precision == "fp32" else 0.25)
+        low, high = row["agreement_interval"]
+        assert low <= row["agreement"] <= high
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.console import Console
 
-    from mdi_exit_ros.training.evaluation import CurvePoint, EncodingReport
+    from mdi_exit_ros.training.evaluation import BackendReport, CurvePoint, EncodingReport
 
 CURVE_ROWS = 10
 
@@ -37,6 +37,7 @@ CURVE_ROWS = 10
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 with openvino.")
 @click.option("--encoding", default="raw", show_default=True, type=click.Choice(ENCODINGS), help="Of features at cuts.")
 @click.option("--encodings", is_flag=True, help="Also compare all encodings at every cut; takes a dozen runs.")
+@click.option("--backends", is_flag=True, help="Also compare all installed backends with eager torch.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="CPU threads.")
 @click.option(
     "--record",
@@ -56,6 +57,7 @@ def evaluate(
     precision: str,
     encoding: str,
     encodings: bool,
+    backends: bool,
     threads: int,
     recording_path: Path | None,
     json_path: Path | None,
@@ -111,6 +113,15 @@ def evaluate(
                 applied,
                 on_run=lambda done, total: progress.update(bar, completed=done, total=total),
             )
+        backend_rows = []
+        if backends:
+            bar = progress.add_task("comparing backends", total=None)
+            backend_rows = evaluation.compare_backends(
+                card,
+                images,
+                threads=threads,
+                on_run=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
     table = Table(title=f"{card.name} ({card.model_id}) on {len(images)} images, {backend} {precision}")
     for heading in ("exit", "accuracy alone", "95 %", "ECE", "threshold", "share of images"):
         table.add_column(heading, justify="right")
@@ -133,6 +144,8 @@ def evaluate(
     )
     if compared:
         _show_encodings(compared, console)
+    if backend_rows:
+        _show_backends(backend_rows, console)
     if recording_path is not None:
         from mdi_exit_ros.simulation.recording import Recording, save_recording
 
@@ -141,7 +154,8 @@ def evaluate(
             Recording(**answers, model_id=card.model_id, images=what, data_hash=images.data_hash), recording_path
         )
     if json_path is not None:
-        write_json({**report, **({"encodings": compared} if compared else {})}, json_path)
+        further = {"encodings": compared, "backends": backend_rows}
+        write_json({**report, **{name: rows for name, rows in further.items() if rows}}, json_path)
 
 
 def _show_curve(curve: list[CurvePoint], console: Console) -> None:
@@ -183,5 +197,31 @@ def _show_encodings(compared: list[EncodingReport], console: Console) -> None:
             f"{row['accuracy']:.4f}",
             f"{row['accuracy_last']:.4f}",
             f"{100.0 * row['agreement']:.2f} %",
+        )
+    console.print(table)
+
+
+def _show_backends(compared: list[BackendReport], console: Console) -> None:
+    from rich.table import Table
+
+    table = Table(title="backends; equal: answers with the class of eager torch, at the exit where it is least so")
+    for heading in (
+        "backend",
+        "precision",
+        "accuracy of the last exit",
+        "equal",
+        "95 %",
+        "largest confidence difference",
+    ):
+        table.add_column(heading, justify="left" if heading in ("backend", "precision") else "right")
+    for row in compared:
+        low, high = row["agreement_interval"]
+        table.add_row(
+            row["backend"],
+            row["precision"],
+            f"{row['accuracy_exits'][-1]:.4f}",
+            f"{100.0 * row['agreement']:.2f} %",
+            f"{100.0 * low:.2f}-{100.0 * high:.2f}",
+            f"{row['confidence_difference']:.2g}",
         )
     console.print(table)

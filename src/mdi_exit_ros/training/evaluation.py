@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mdi_exit_ros import codec
-from mdi_exit_ros.errors import ConfigurationError, DataError
+from mdi_exit_ros.errors import BackendError, ConfigurationError, DataError
 from mdi_exit_ros.model.backends.interface import SegmentRunner
+from mdi_exit_ros.model.backends.registry import available_backends, load_segments
 from mdi_exit_ros.model.card import ModelCard
 from mdi_exit_ros.model.inference import run_exits
 from mdi_exit_ros.training.calibration import (
@@ -22,6 +23,9 @@ from mdi_exit_ros.training.calibration import (
     wilson_interval,
 )
 from mdi_exit_ros.training.datasets import LabelledImages
+
+REFERENCE = "torch-eager"  # backend that the others are held against
+PRECISIONS = ("fp32", "bf16")
 
 
 class EvaluationReport(TypedDict):
@@ -76,6 +80,63 @@ class EncodingReport(TypedDict):
     accuracy_interval: tuple[float, float]
     accuracy_last: float
     agreement: float
+
+
+class BackendReport(TypedDict):
+    """How a backend answers compared with eager torch in fp32, on the same images.
+
+    `agreement` is the share of images that an exit answers with the same class, of the exit where it is smallest;
+    `confidence_difference` the largest difference of confidences, of all exits and images.
+    """
+
+    backend: str
+    precision: str
+    accuracy_exits: list[float]
+    agreement: float
+    agreement_interval: tuple[float, float]
+    confidence_difference: float
+
+
+def compare_backends(
+    card: ModelCard,
+    data: LabelledImages,
+    *,
+    threads: int = 1,
+    on_run: Callable[[int, int], None] = lambda done, total: None,
+) -> list[BackendReport]:
+    """Runs all images through all exits in every installed backend and precision, eager torch first.
+
+    Raises:
+        BackendError: torch, which the others are held against, is not installed.
+    """
+    labels = labels_for(card, data)
+    others = [name for name in available_backends() if name != REFERENCE]
+    runs = [(REFERENCE, "fp32"), *((name, precision) for name in others for precision in PRECISIONS)]
+    segments = range(1, card.num_segments + 1)
+    reports: list[BackendReport] = []
+    reference: tuple[NDArray[Any], NDArray[Any]] | None = None
+    for done, (backend, precision) in enumerate(runs, start=1):
+        try:
+            runner = load_segments(card, segments, backend=backend, precision=precision, threads=threads)
+        except BackendError:
+            if reference is None:
+                raise
+            continue  # it does not compute in that precision
+        class_ids, confidence = run_exits(runner, card.num_segments, data.images)
+        reference = reference or (class_ids, confidence)
+        equal = int((class_ids == reference[0]).sum(axis=1).min())
+        reports.append(
+            BackendReport(
+                backend=backend,
+                precision=precision,
+                accuracy_exits=[float(value) for value in (class_ids == labels).mean(axis=1)],
+                agreement=equal / len(labels),
+                agreement_interval=wilson_interval(equal, len(labels)),
+                confidence_difference=float(np.abs(confidence - reference[1]).max()),
+            )
+        )
+        on_run(done, len(runs))
+    return reports
 
 
 def compare_encodings(
