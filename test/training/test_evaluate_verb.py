@@ -86,7 +86,7 @@ def test_backends_answer_as_eager_torch_does(tmp_path: Path) -> None:
     assert ("onnxruntime", "fp32") in rows
     assert ("onnxruntime", "bf16") not in rows
     for (_, precision), row in rows.items():
-        assert row["agreement"] >= (0.999 if precision == "fp32" else 0.99)
+        assert row["agreement"] >= (0.999 if precision == "fp32" else 0.98)
         assert row["confidence_difference"] <= (0.001 if precision == "fp32" else 0.25)
         low, high = row["agreement_interval"]
         assert low <= row["agreement"] <= high

@@ -205,15 +205,10 @@ def _show_backends(compared: list[BackendReport], console: Console) -> None:
     from rich.table import Table
 
     table = Table(title="backends; equal: answers with the class of eager torch, at the exit where it is least so")
-    for heading in (
-        "backend",
-        "precision",
-        "accuracy of the last exit",
-        "equal",
-        "95 %",
-        "largest confidence difference",
-    ):
-        table.add_column(heading, justify="left" if heading in ("backend", "precision") else "right")
+    for heading in ("backend", "precision"):
+        table.add_column(heading)
+    for heading in ("accuracy of the last exit", "equal", "95 %", "largest confidence difference"):
+        table.add_column(heading, justify="right")
     for row in compared:
         low, high = row["agreement_interval"]
         table.add_row(
