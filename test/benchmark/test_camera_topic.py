@@ -18,9 +18,12 @@ WORK = GraphWork("one_node", "local", "mobilenetv2", "onnxruntime", "fp32")
 
 
 @pytest.mark.graph
-def test_every_published_image_is_answered_or_counted_as_something_else(repository: Path) -> None:
+@pytest.mark.parametrize("options", [(), ("--use-composition",)], ids=["processes", "composed"])
+def test_every_published_image_is_answered_or_counted_as_something_else(
+    repository: Path, options: tuple[str, ...]
+) -> None:
     archive = repository / "data" / "cifar10_sample.zip"
-    run = camera_run(WORK, archive, in_flight=8, full_s=0.5, low_s=0.5)
+    run = camera_run(WORK, archive, in_flight=8, full_s=0.5, low_s=0.5, extra=options)
     for seen in (run.full_rate, run.low_rate):
         assert seen["answered"] > 0
         assert seen["published"] == sum(seen[end] for end in ("answered", "refused", "failed", "lost"))
@@ -52,7 +55,7 @@ def test_bench_of_nothing_is_refused() -> None:
     assert isinstance(result.exception, ConfigurationError)
 
 
-@pytest.mark.parametrize("value", ["one_node", "one_node:fast"])
+@pytest.mark.parametrize("value", ["one_node", "one_node:fast", "one_node:composed"])
 def test_camera_topic_that_is_no_graph_is_refused_with_an_example(value: str) -> None:
     result = CliRunner().invoke(bench, ["--graph", "none", "--peer", "none", "--camera-topic", value])
     assert isinstance(result.exception, ConfigurationError)

@@ -73,17 +73,18 @@ def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) ->
     return {**summary, **usage.per_frame(summary["steady_fps"] or summary["throughput_fps"])}
 
 
-def peak_rate(work: GraphWork, *, around_fps: float) -> float:
+def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) -> float:
     """The highest offered rate (Hz) with fewer than 5 % of the frames refused or failed, by bisection.
 
     Args:
         around_fps: the search covers half of it to one and a half.
+        extra: further options of `mdi-exit run`.
     """
     low, high = 0.5 * around_fps, 1.5 * around_fps
     for _ in range(PEAK_STEPS):
         rate = (low + high) / 2.0
-        extra = ("--rate", f"{rate:.1f}", "--drop")
-        summary = graph_summary(work, frames=int(rate * PEAK_DURATION_S), extra=extra)
+        offered = ("--rate", f"{rate:.1f}", "--drop")
+        summary = graph_summary(work, frames=int(rate * PEAK_DURATION_S), extra=(*offered, *extra))
         if summary["ok"] > (1.0 - PEAK_REFUSED_SHARE) * summary["offered"]:
             low = rate
         else:

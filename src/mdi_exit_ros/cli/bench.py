@@ -7,7 +7,7 @@ import datetime
 import os
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich.console import Console
@@ -44,19 +44,41 @@ DEFAULT_CAMERAS = ("one_node:local",)
 DEFAULT_PEERS = tuple(f"{name}:{mode}" for name, peer in PEERS.items() for mode in peer.modes)
 
 
-def _pairs(option: str, values: tuple[str, ...]) -> list[tuple[str, Strategy]]:
+class _Graph(NamedTuple):
+    """A graph to measure; `composed`: its source shares the process of the home worker."""
+
+    topology: str
+    strategy: Strategy
+    composed: bool
+
+    def __str__(self) -> str:
+        return f"{self.topology} {self.strategy}{' composed' if self.composed else ''}"
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Of `mdi-exit run`."""
+        return ("--use-composition",) if self.composed else ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a row says of it."""
+        return {"strategy": self.strategy.value, "topology": self.topology, "composed": self.composed}
+
+
+def _graphs(option: str, values: tuple[str, ...]) -> list[_Graph]:
     if values == ("none",):
         return []
-    pairs = []
+    found = []
     for value in values:
-        topology, _, strategy = value.rpartition(":")
+        pair = value.removesuffix(":composed")
+        topology, _, strategy = pair.rpartition(":")
         if not topology or strategy not in list(Strategy):
             raise ConfigurationError(
                 f"{option}: expected TOPOLOGY:STRATEGY such as three_mesh:mdi_exit, or none, got {value!r} "
-                f"(strategies: {', '.join(Strategy)})"
+                f"(strategies: {', '.join(Strategy)}; :composed behind them: the source in its home worker's process)"
             )
-        pairs.append((topology, Strategy(strategy)))
-    return pairs
+        found.append(_Graph(topology, Strategy(strategy), pair != value))
+    return found
 
 
 def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
@@ -83,7 +105,7 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
     multiple=True,
     default=DEFAULT_GRAPHS,
     show_default=True,
-    metavar="TOPOLOGY:STRATEGY|none",
+    metavar="TOPOLOGY:STRATEGY[:composed]|none",
     help="Graph to measure; may be given several times.",
 )
 @click.option(
@@ -92,7 +114,7 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
     multiple=True,
     default=DEFAULT_CAMERAS,
     show_default=True,
-    metavar="TOPOLOGY:STRATEGY|none",
+    metavar="TOPOLOGY:STRATEGY[:composed]|none",
     help="Graph to measure from an image topic to `classification`, one message per frame; likewise.",
 )
 @click.option(
@@ -155,9 +177,9 @@ def bench(
     from mdi_exit_ros.runner.summary import file_hash
 
     console = Console(stderr=True)
-    pairs, behind_topics = _pairs("--graph", graphs), _pairs("--camera-topic", cameras)
+    direct, behind_topics = _graphs("--graph", graphs), _graphs("--camera-topic", cameras)
     chosen = [] if peers == ("none",) else _peers(peers or DEFAULT_PEERS, console)
-    if not (pairs or behind_topics or chosen):
+    if not (direct or behind_topics or chosen):
         raise ConfigurationError("nothing to measure: expected a --graph, a --camera-topic or a --peer, got none")
     card = load_card(model)
     backend = resolve_backend(backend)
@@ -168,22 +190,25 @@ def bench(
     cores = len(os.sched_getaffinity(0))
     extra = tuple(part for each in parameters for part in ("--param", each))
 
+    def work_of(graph: _Graph) -> GraphWork:
+        return GraphWork(graph.topology, graph.strategy, model, backend, precision)
+
     bare: dict[bool, tuple[Work, Layout, dict[str, float]]] = {}
-    wanted = {strategy.has_exits for _, strategy in (*pairs, *behind_topics)} | ({True} if chosen else set())
+    wanted = {graph.strategy.has_exits for graph in (*direct, *behind_topics)} | ({True} if chosen else set())
     for exits in sorted(wanted):
         work = Work(model, backend, precision, card.default_thresholds if exits else ())
         console.print(f"{_bare_name(exits)}: looking for its best layout")
         bare[exits] = (work, *best_layout(work, files, cores=cores, duration_s=min(1.5, bare_seconds)))
     bare_runs: dict[bool, list[dict[str, Any]]] = {exits: [] for exits in bare}
-    graph_runs: dict[tuple[str, Strategy], list[dict[str, Any]]] = {pair: [] for pair in pairs}
-    camera_runs: dict[tuple[str, Strategy], list[CameraRun]] = {pair: [] for pair in behind_topics}
+    graph_runs: dict[_Graph, list[dict[str, Any]]] = {graph: [] for graph in direct}
+    camera_runs: dict[_Graph, list[CameraRun]] = {graph: [] for graph in behind_topics}
     one_frame: dict[bool, list[dict[str, dict[str, float]]]] = {exits: [] for exits in bare}
     peer_runs: dict[tuple[str, str], list[dict[str, Any]]] = {peer: [] for peer in chosen}
     for turn in range(repeats):
         console.print(f"turn {turn + 1} of {repeats}")
         for exits, (work, layout, _) in bare.items():
             bare_runs[exits].append(bare_run(work, layout, files, duration_s=bare_seconds)._asdict())
-            if any(strategy.has_exits is exits for _, strategy in behind_topics):
+            if any(graph.strategy.has_exits is exits for graph in behind_topics):
                 count = round(2.0 * camera_seconds * LOW_RATE_HZ)
                 one_frame[exits].append(
                     {
@@ -191,13 +216,13 @@ def bench(
                         "bare_low_rate_ms": frame_latency_ms(work, files, frames=count, rate_hz=LOW_RATE_HZ),
                     }
                 )
-        for pair, runs in graph_runs.items():
-            summary = graph_summary(GraphWork(*pair, model, backend, precision), frames=frames, extra=extra)
+        for graph, runs in graph_runs.items():
+            summary = graph_summary(work_of(graph), frames=frames, extra=(*graph.options, *extra))
             runs.append({**summary, "fps": summary["steady_fps"] or summary["throughput_fps"]})
-        for pair, seen in camera_runs.items():
-            graph = GraphWork(*pair, model, backend, precision)
+        for graph, seen in camera_runs.items():
+            further = (*graph.options, *extra)
             times = {"full_s": camera_seconds, "low_s": 2.0 * camera_seconds}
-            seen.append(camera_run(graph, archive, in_flight=camera_in_flight, **times, extra=extra))
+            seen.append(camera_run(work_of(graph), archive, in_flight=camera_in_flight, **times, extra=further))
         for (name, mode), results in peer_runs.items():
             results.append(peer_result(name, mode, max(1000, frames // 3), model=model, backend=backend))
 
@@ -214,25 +239,23 @@ def bench(
         )
         for exits, (_, layout, tried) in bare.items()
     ]
-    for (topology, strategy), runs in graph_runs.items():
+    for graph, runs in graph_runs.items():
         result = row(
-            *(f"{topology} {strategy}", "graph", runs, reference[strategy.has_exits]),
+            *(str(graph), "graph", runs, reference[graph.strategy.has_exits]),
             backend=backend,
             precision=precision,
-            strategy=strategy.value,
-            topology=topology,
+            **graph.facts,
             summaries=runs,
         )
         if peak:
-            console.print(f"{topology} {strategy}: looking for its peak rate")
-            work_here = GraphWork(topology, strategy, model, backend, precision)
-            result["peak_rate_hz"] = peak_rate(work_here, around_fps=result["fps"])
+            console.print(f"{graph}: looking for its peak rate")
+            result["peak_rate_hz"] = peak_rate(work_of(graph), around_fps=result["fps"], extra=(*graph.options, *extra))
         rows.append(result)
-    for (topology, strategy), seen in camera_runs.items():
-        facts = {"backend": backend, "precision": precision, "strategy": strategy.value, "topology": topology}
-        name = f"{topology} {strategy} topic"
+    for graph, seen in camera_runs.items():
+        facts = {"backend": backend, "precision": precision, **graph.facts}
+        name = f"{graph} topic"
         full, low = [run.full_rate for run in seen], [run.low_rate for run in seen]
-        base, alone = reference[strategy.has_exits], one_frame[strategy.has_exits]
+        base, alone = reference[graph.strategy.has_exits], one_frame[graph.strategy.has_exits]
         summaries = [run.summary for run in seen]
         rows.append(row(name, "camera", full, base, **facts, in_flight=camera_in_flight, turns=full))
         low_name = f"{name} {LOW_RATE_HZ:g} Hz"
