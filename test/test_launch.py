@@ -154,7 +154,8 @@ def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str],
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if "finished: 1200 frames offered" in line:
+        ended = "[camera_source" in line and "process has finished cleanly" in line
+        if ended or (composed == "true" and "finished: 1200 frames offered" in line):
             time.sleep(1.0)  # launch takes a moment to note what it has printed
             os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     watchdog.cancel()

@@ -32,6 +32,10 @@ class PlannedNode:
         """The node's name in the ROS graph."""
         return f"{self.namespace.rstrip('/')}/{self.name}"
 
+    def with_parameters(self, **parameters: Any) -> PlannedNode:
+        """The node with more parameters, which win over what it had."""
+        return dataclasses.replace(self, parameters={**self.parameters, **parameters})
+
 
 def processes_of(nodes: Iterable[PlannedNode], *, composed: bool) -> list[tuple[PlannedNode, ...]]:
     """The nodes of one computer by the process that they run in, each process named after its first node.
@@ -89,10 +93,7 @@ class Plan:
 
     def with_parameters(self, parameters: Mapping[str, Mapping[str, Any]]) -> Plan:
         """The plan with more parameters, by node; they win over what it had."""
-        nodes = [
-            dataclasses.replace(node, parameters={**node.parameters, **parameters.get(node.name, {})})
-            for node in self.nodes
-        ]
+        nodes = [node.with_parameters(**parameters.get(node.name, {})) for node in self.nodes]
         return dataclasses.replace(self, nodes=tuple(nodes))
 
 

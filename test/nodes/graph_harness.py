@@ -9,10 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
+
+from mdi_exit_ros.plan import PlannedNode
+from mdi_exit_ros.runner.launching import command_of, ros_arguments
 
 START_S = 15.0
 STOP_S = 8.0
@@ -31,12 +35,11 @@ class NodeProcess:
         arguments = [part for each in arguments for part in ("-r", each)]
         arguments += [part for key, value in given.items() for part in ("-p", f"{key}:={json.dumps(value)}")]
         arguments += ["--params-file", str(params_file)] if params_file else []
+        self.begin([sys.executable, "-m", "mdi_exit_ros.nodes.entry", kind, "--ros-args", *arguments])
+
+    def begin(self, command: list[str]) -> None:
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "mdi_exit_ros.nodes.entry", kind, "--ros-args", *arguments],
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
@@ -52,6 +55,15 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+
+class ComposedProcess(NodeProcess):
+    """Several nodes in one process, as a plan has them."""
+
+    def __init__(self, folder: Path, nodes: Sequence[PlannedNode]):
+        self.name = nodes[0].name
+        self.log = folder / f"{self.name}.log"
+        self.begin(command_of(nodes, ros_arguments(nodes, folder, ())))
 
 
 class Observer:
@@ -97,7 +109,10 @@ def graph(folder: Path, namespace: str):
     """Starts nodes by `start(kind, name, **parameters)`; ends what still runs."""
     nodes: list[NodeProcess] = []
 
-    def start(kind: str, name: str, **parameters) -> NodeProcess:
+    def start(kind: str | Sequence[PlannedNode], name: str = "", **parameters) -> NodeProcess:
+        if not isinstance(kind, str):
+            nodes.append(ComposedProcess(folder, kind))
+            return nodes[-1]
         nodes.append(NodeProcess(folder, kind, name, namespace, **parameters))
         return nodes[-1]
 

@@ -23,6 +23,7 @@ from mdi_exit_msgs.msg import Classification, ResultBatch, TaskBatch
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.nodes import topics
 from mdi_exit_ros.nodes.conversions import source_report_to_message, tasks_to_message
+from mdi_exit_ros.plan import PlannedNode
 from mdi_exit_ros.policy.actions import SendTasks
 from mdi_exit_ros.policy.events import LedgerCounts, SourceReport, StreamReport
 from mdi_exit_ros.task import FrameId, PeerId, State, Task
@@ -58,6 +59,46 @@ def test_sample_runs_through_the_graph_and_every_frame_is_accounted_for(tmp_path
         observer.wait_until(lambda: cluster and cluster[-1].ok == 300, what="the controller's count")
         assert worker.stop(signal.SIGINT) == 0, worker.said()
         assert controller.stop(signal.SIGTERM) == 0, controller.said()
+
+
+def composed(**parameters) -> list[PlannedNode]:
+    """A worker and a camera of one process, which plays the sample at 200 Hz."""
+    worker = {"name": "worker1", "cluster_namespace": "/shared"}
+    camera = {"name": "camera", "cluster_namespace": "/shared", "entries": ["worker1"], "retry_burst": 500}
+    played = {"input": "sample", "rate_hz": 200.0, "loop": True}
+    return [
+        PlannedNode("worker1", "segment_worker", "here", "/shared", worker),
+        PlannedNode("camera", "camera_source", "here", "/robot", {**camera, **played, **parameters}),
+    ]
+
+
+def test_composed_nodes_hand_over_what_they_send_each_other(tmp_path):
+    with graph(tmp_path, "/shared") as (start, observer):
+        names = topics.ClusterTopics("/shared")
+        sent = observer.listen(names.tasks("worker1")), observer.listen(names.results("camera"))
+        path = tmp_path / "summary.json"
+        start("controller", "controller")
+        both = start(composed(frames=600, summary_path=str(path)))
+        observer.wait_until(path.is_file, 30.0, "the source to finish")
+        summary = json.loads(path.read_text())
+        assert (summary["offered"], summary["ok"], summary["retries"]) == (600, 600, 0), summary
+        assert both.process.poll() is None, "the worker goes on"
+        assert both.stop() == 0, both.said()
+        assert sent == ([], [])
+
+
+def test_composed_worker_that_is_brought_down_and_up_again_gets_frames_again(tmp_path):
+    with graph(tmp_path, "/shared") as (start, observer):
+        found = observer.listen(topics.ClusterTopics("/shared").sources)
+        start("controller", "controller")
+        both = start(composed())
+        observer.wait_until(lambda: found and found[-1].ok > 100, 30.0, "answers")
+        for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
+            request = ChangeState.Request(transition=Transition(id=transition))
+            assert observer.call(ChangeState, "/shared/worker1/change_state", request).success
+        before = found[-1].ok
+        observer.wait_until(lambda: found[-1].ok > before + 200, 15.0, "answers of the worker's next life")
+        assert both.stop() == 0, both.said()
 
 
 @pytest.mark.parametrize(

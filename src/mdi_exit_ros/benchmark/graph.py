@@ -39,8 +39,8 @@ class GraphWork(NamedTuple):
 def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) -> dict[str, Any]:
     """Runs `mdi-exit run` in processes of its own; returns its JSON summary and what all its processes used.
 
-    `cpu_s_per_1000_frames` and `context_switches_per_frame` are those of the middle of the source's life, the live view
-    and the supervision of the processes included; None where that was too short.
+    `cpu_s_per_1000_frames` and `context_switches_per_frame` are those of the middle of the time in which frames ran,
+    the live view and the supervision of the processes included; None where that was too short.
 
     Raises:
         MdiExitError: the run failed; the message carries the last lines that it printed.
@@ -70,7 +70,7 @@ def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) ->
             tail = " | ".join(output.strip().splitlines()[-5:])
             raise MdiExitError(f"{' '.join(command[1:])} ended with {process.returncode}: {tail}")
         summary: dict[str, Any] = json.loads(path.read_text())
-    return {**summary, **usage.per_frame(summary["steady_fps"] or summary["throughput_fps"])}
+    return {**summary, **usage.per_frame(summary["steady_fps"] or summary["throughput_fps"], summary["duration_s"])}
 
 
 def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) -> float:
@@ -93,7 +93,7 @@ def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) 
 
 
 class _Usage:
-    """Processor time and context switches of a process and all below it, while a camera source lives there."""
+    """Processor time and context switches of a process and all below it, while the process of a camera source lives."""
 
     def __init__(self, pid: int) -> None:
         self._root = psutil.Process(pid)
@@ -108,9 +108,10 @@ class _Usage:
                 if any("camera_source" in part for each in family for part in each.cmdline()):
                     self._samples.append((time.monotonic(), *_used(family)))
 
-    def per_frame(self, fps: float) -> dict[str, float | None]:
-        """What the middle of the run used for each frame."""
-        middle = self._samples[len(self._samples) // 4 : len(self._samples) * 9 // 10]
+    def per_frame(self, fps: float, duration_s: float) -> dict[str, float | None]:
+        """What the middle of the run used for each frame; frames ran for the last `duration_s`."""
+        end = self._samples[-1][0] if self._samples else 0.0
+        middle = [each for each in self._samples if end - 0.8 * duration_s <= each[0] <= end - 0.2 * duration_s]
         if len(middle) < 4 or fps <= 0.0:
             return {"cpu_s_per_1000_frames": None, "context_switches_per_frame": None}
         (began, cpu_before, switches_before), (ended, cpu_after, switches_after) = middle[0], middle[-1]

@@ -140,7 +140,11 @@ class _Rate(click.ParamType[float]):
 @click.option(
     "--use-composition", is_flag=True, help="A source shares the process of its home worker: less work and delay."
 )
-@click.option("--use-respawn", is_flag=True, help="Start workers and controller again when they die.")
+@click.option(
+    "--use-respawn",
+    is_flag=True,
+    help="Start workers and controller again when they die, but no source.",
+)
 def run(
     topology: str,
     strategy: str,

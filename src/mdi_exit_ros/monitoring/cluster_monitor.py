@@ -12,7 +12,9 @@ from typing import NamedTuple
 import rclpy
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
 
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
 from mdi_exit_ros.errors import MessageError
@@ -24,7 +26,6 @@ from mdi_exit_ros.policy.events import SourceReport, WorkerReport
 
 SPIN_S = 0.1
 STOP_TIMEOUT_S = 2.0
-SERVICE_TIMEOUT_S = 15.0
 
 
 class WorkerSeen(NamedTuple):
@@ -63,6 +64,28 @@ class Snapshot(NamedTuple):
     workers: dict[str, WorkerSeen]
     sources: dict[str, SourceSeen]
     cluster: ClusterSeen | None
+
+
+class StateChange:
+    """A transition that a lifecycle node was asked for."""
+
+    def __init__(self, asking: Node, node: str, transition: int) -> None:
+        self._asking = asking
+        self._client = asking.create_client(ChangeState, f"{node}/change_state")
+        self._request = ChangeState.Request(transition=Transition(id=transition))
+        self._answer: Future | None = None
+
+    def outcome(self) -> bool | None:
+        """Whether it went through; None until the node has answered. To be asked again and again."""
+        if self._answer is None and self._client.service_is_ready():
+            self._answer = self._client.call_async(self._request)
+        if self._answer is None or not self._answer.done():
+            return None
+        return bool(self._answer.result().success)
+
+    def close(self) -> None:
+        """Forgets it, answered or not."""
+        self._asking.destroy_client(self._client)
 
 
 class ClusterMonitor:
@@ -114,18 +137,9 @@ class ClusterMonitor:
         with self._lock:
             return Snapshot(dict(self._workers), dict(self._sources), self._cluster)
 
-    def change_state(self, node: str, transition: int) -> bool:
-        """Asks a lifecycle node for a transition, by its full name; whether it went through in time."""
-        client = self._node.create_client(ChangeState, f"{node}/change_state")
-        try:
-            if not client.wait_for_service(SERVICE_TIMEOUT_S):
-                return False
-            answered = threading.Event()
-            future = client.call_async(ChangeState.Request(transition=Transition(id=transition)))
-            future.add_done_callback(lambda _: answered.set())
-            return answered.wait(SERVICE_TIMEOUT_S) and future.result().success
-        finally:
-            self._node.destroy_client(client)
+    def change_state(self, node: str, transition: int) -> StateChange:
+        """Asks a lifecycle node for a transition, by the node's full name."""
+        return StateChange(self._node, node, transition)
 
     def _listen(self) -> None:
         executor = make_executor()

@@ -103,6 +103,7 @@ class CameraSource(CoreNode):
         self._me = self.new_life()
         self._frames: dict[int, tuple[NDArray[np.uint8] | None, Header | Time]] = {}
         self._workers: dict[str, WorkerStatus] = {}
+        self._other_workers = NewestOfEach(WorkerStatus)  # without what came while the node was inactive
         self._looked_at = float("-inf")
         self._listeners = 0
         self._sequence = self._closed = self._closed_before = 0

@@ -111,12 +111,12 @@ def run(*kinds: str, args: list[str] | None = None) -> int:
 
 def _spin(nodes: list[CoreNode], executor: Executor, stop: StopRequest) -> None:
     for node in nodes:
-        if node.autostart:
+        if node.autostart and not stop.requested:
             node.trigger_configure()
             if node.failure is None and node.crash is None and not stop.requested:
                 node.trigger_activate()
-            if node.failure is not None:
-                return
+        if node.failure is not None or node.crash is not None:
+            return
     while not (stop.requested or all(node.done for node in nodes) or any(node.crash for node in nodes)):
         spin_for(executor, SPIN_S)
         if len(nodes) > 1:

@@ -117,17 +117,11 @@ class Session:
     def _program(self, nodes: tuple[PlannedNode, ...], folder: Path) -> Program:
         has_source = any(node.name in self.sources for node in nodes)
         alone = len(nodes) == 1
+        waits = {} if alone else {"autostart": False}  # until the workers are there
         prepared = [
-            node
-            if node.name not in self.sources
-            else dataclasses.replace(
-                node,
-                parameters={
-                    **node.parameters,
-                    "summary_path": str(_summary_path(folder, node.name)),
-                    "autostart": alone,
-                },
-            )
+            node.with_parameters(summary_path=str(_summary_path(folder, node.name)), **waits)
+            if node.name in self.sources
+            else node
             for node in nodes
         ]
         arguments = ros_arguments(prepared, folder, self.params_files, self.image_topic if has_source else "")
@@ -170,7 +164,7 @@ class _Run:
         with open_view(console, [node.name for node in self._session.plan.named("segment_worker")]) as view:
             try:
                 self._wait_for_workers(view)
-                self._start_sources()
+                self._start_sources(view)
                 self._watch(view)
             except _Failed as error:
                 failure, status = str(error), error.status
@@ -178,7 +172,10 @@ class _Run:
                 pass
             with _undisturbed():
                 view.show(self._monitor.snapshot(), "stopping")
-                self._stop_sources()
+                # A home worker that shares a source's process ends with it.
+                self._group.stop(
+                    self._process_of[name] for name in self._session.sources if not self._has_finished(name)
+                )
                 summary = self._summary(self._monitor.snapshot())
                 self._group.stop()
         if self._quotas.problem:
@@ -187,30 +184,38 @@ class _Run:
             summary["cpu_quota"] = self._quotas.applied
         return Outcome(summary, failure, status)
 
-    def _start_sources(self) -> None:
+    def _start_sources(self, view: View) -> None:
         for node in self._session.nodes:
             if node.executable != "camera_source":
                 continue
-            process = self._process_of[node.name]
-            if process == node.name:
+            if self._is_alone(node.name):
                 self._group.start(node.name)
-                continue
-            for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
-                if not self._monitor.change_state(node.full_name, transition):
-                    raise _Failed(f"{node.name}: {self._group.complaint(process)}", EXIT_USER_ERROR)
+            elif node.parameters.get("autostart", True):
+                self._bring_up(node, view)
 
-    def _stop_sources(self) -> None:
-        self._group.stop(name for name in self._session.sources if self._process_of[name] == name)
-        for node in self._session.nodes:
-            if self._process_of[node.name] != node.name and not self._has_finished(node.name):
-                self._monitor.change_state(node.full_name, Transition.TRANSITION_DEACTIVATE)
+    def _bring_up(self, source: PlannedNode, view: View) -> None:
+        """Has a source configured and activated that waits for it in the process of its home worker."""
+        process = self._process_of[source.name]
+        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+            began = time.monotonic()
+            with contextlib.closing(self._monitor.change_state(source.full_name, transition)) as change:
+                while (succeeded := change.outcome()) is None:
+                    self._step(view, "starting")
+                    if time.monotonic() - began > START_TIMEOUT_S:
+                        raise _Failed(f"{source.name} did not come up within {START_TIMEOUT_S:.0f} s")
+            if not succeeded:
+                raise _Failed(f"{source.name}: {self._group.complaint(process)}", EXIT_USER_ERROR)
+
+    def _is_alone(self, source: str) -> bool:
+        """Whether a source has a process for itself."""
+        return self._process_of[source] == source
 
     def _has_finished(self, source: str) -> bool:
         """Whether a source has played its input and written its summary."""
-        process = self._process_of[source]
-        if process == source:
-            return self._states[source].ended
-        return self._summary_of(source).is_file()
+        return self._states[source].ended if self._is_alone(source) else self._summary_of(source).is_file()
+
+    def _ended_well(self, source: str, state: ProcessState) -> bool:
+        return state.status == 0 if self._is_alone(source) else self._has_finished(source)
 
     def _summary_of(self, source: str) -> Path:
         return _summary_path(self._folder, source)
@@ -271,7 +276,7 @@ class _Run:
         """A node that ends before it worked, and a source that ends badly, end the run; a worker may die later."""
         within = [name for name in self._session.sources if self._process_of[name] == state.name]
         is_source = bool(within)
-        if is_source and (state.status == 0 or all(self._summary_of(name).is_file() for name in within)):
+        if is_source and all(self._ended_well(name, state) for name in within):
             return
         if is_source or (state.name not in self._heard and state.name in self._session.workers):
             raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))

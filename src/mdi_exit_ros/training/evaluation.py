@@ -115,7 +115,8 @@ def compare_backends(
     segments = range(1, card.num_segments + 1)
     reports: list[BackendReport] = []
     reference: tuple[NDArray[Any], NDArray[Any]] | None = None
-    for done, (backend, precision) in enumerate(runs, start=1):
+    for done, (backend, precision) in enumerate(runs):
+        on_run(done, len(runs))
         try:
             runner = load_segments(card, segments, backend=backend, precision=precision, threads=threads)
         except BackendError:
@@ -135,7 +136,7 @@ def compare_backends(
                 confidence_difference=float(np.abs(confidence - reference[1]).max()),
             )
         )
-        on_run(done, len(runs))
+    on_run(len(runs), len(runs))
     return reports
 
 
