@@ -22,7 +22,14 @@ from mdi_exit_ros.model.checkpoint import load_network
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.augmentation import augment
 from mdi_exit_ros.training.checkpoint import CHECKPOINT_NAME
-from mdi_exit_ros.training.loop import TrainingOptions, _stride_after_depthwise, learning_rate_factor
+from mdi_exit_ros.training.datasets import load_splits
+from mdi_exit_ros.training.loop import (
+    AVERAGING_RATE,
+    Trainer,
+    TrainingOptions,
+    _stride_after_depthwise,
+    learning_rate_factor,
+)
 from mdi_exit_ros.training.session import TrainingRun, train_model
 from mdi_exit_ros.training.start import StartingPoint, starting_point
 
@@ -88,6 +95,44 @@ def test_a_resumed_run_gives_the_same_model(trained: Path, tiny_archive: Path, t
     assert said[0] == "100 images to train, 20 to calibrate, 20 to report"
     assert said[1].startswith("epoch 2/2")
     assert load_card(tmp_path).model_id == load_card(trained).model_id
+
+
+def parameters_of(network: SegmentedNetwork) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+
+
+def test_averaged_epochs_give_the_mean_of_their_weights(tiny_archive: Path, pictures: dict[str, bytes]) -> None:
+    images, _ = load_splits(str(tiny_archive), seed=5)
+    trainer = Trainer(
+        SegmentedNetwork(ARCHITECTURES["mobilenetv2"]),
+        images,
+        dataclasses.replace(OPTIONS, averaged_epochs=2, epochs=3),
+    )
+    seen = []
+    for _ in range(3):
+        trainer.run_epoch()
+        seen.append(parameters_of(trainer.network))
+    result = trainer.result()
+    assert isinstance(result, SegmentedNetwork)
+    for name, mean in parameters_of(result).items():
+        assert torch.allclose(mean, (seen[1][name] + seen[2][name]) / 2.0, atol=1e-6), name
+    statistics = [name for name, _ in result.named_buffers() if name.endswith("running_mean")]
+    own, last = dict(result.named_buffers()), dict(trainer.network.named_buffers())
+    assert any(not torch.equal(own[name], last[name]) for name in statistics)
+
+
+def test_a_resumed_run_averages_what_was_averaged_before(tiny_archive: Path, tmp_path: Path) -> None:
+    options = dataclasses.replace(OPTIONS, epochs=3, averaged_epochs=2)
+    run(tiny_archive, tmp_path / "whole", options=options)
+    with pytest.raises(Interrupted):
+        run(tiny_archive, tmp_path / "halves", options=options, stop_after=3)
+    run(tiny_archive, tmp_path / "halves", options=options, resume=True)
+    assert load_card(tmp_path / "halves").model_id == load_card(tmp_path / "whole").model_id
+
+
+def test_more_averaged_epochs_than_can_be_are_refused(tiny_archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="2 epochs cannot be averaged of 2"):
+        run(tiny_archive, tmp_path, options=dataclasses.replace(OPTIONS, averaged_epochs=2))
 
 
 def test_verb_trains_and_refuses_to_resume_with_other_options(tiny_archive: Path, tmp_path: Path) -> None:
@@ -258,3 +303,10 @@ def test_learning_rate_rises_and_falls_to_zero() -> None:
     assert factors[9] == 1.0
     assert factors[0] == pytest.approx(0.1)
     assert factors[-1] < 0.001
+
+
+def test_learning_rate_is_constant_while_weights_are_averaged() -> None:
+    factors = [learning_rate_factor(step, total_steps=100, warm_up_share=0.1, averaged_steps=30) for step in range(100)]
+    assert max(factors) == factors[9] == 1.0
+    assert factors[69] == pytest.approx(AVERAGING_RATE, abs=0.01)
+    assert set(factors[70:]) == {AVERAGING_RATE}

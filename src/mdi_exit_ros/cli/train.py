@@ -36,6 +36,13 @@ import click
     type=click.FloatRange(min=0.0, max=10.0, min_open=True),
     help="The highest, for batches of 128; lower ones suit a start from a trained model.",
 )
+@click.option(
+    "--averaged-epochs",
+    default=0,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Last epochs, at a constant learning rate, whose weights are averaged for the result.",
+)
 @click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]))
 @click.option(
     "--validation-size",
@@ -58,6 +65,7 @@ def train(
     precision: str,
     early_exit_weight: float,
     learning_rate: float,
+    averaged_epochs: int,
     device: str,
     validation_size: int | None,
     half_weights: bool,
@@ -82,6 +90,7 @@ def train(
         precision=precision,
         early_exit_weight=early_exit_weight,
         peak_learning_rate=learning_rate,
+        averaged_epochs=averaged_epochs,
     )
     usual = TrainingOptions()
     # the card names the archive, not where it lay on this computer
@@ -90,6 +99,7 @@ def train(
         f"--seed {seed} --batch-size {batch_size} --precision {precision}"
         + (f" --early-exit-weight {early_exit_weight}" if early_exit_weight != usual.early_exit_weight else "")
         + (f" --learning-rate {learning_rate}" if learning_rate != usual.peak_learning_rate else "")
+        + (f" --averaged-epochs {averaged_epochs}" if averaged_epochs else "")
         + (f" --validation-size {validation_size}" if validation_size else "")
         + (" --half-weights" if half_weights else "")
         + (f" --start-from {start_from}" if start_from else "")

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.training.loop import EpochReport, Trainer
+from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -32,6 +32,8 @@ def save_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> 
         buffer = trainer.optimizer.state.get(parameter, {}).get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer
+    if trainer.average is not None:
+        tensors |= {f"average.{name}": tensor for name, tensor in trainer.average.state_dict().items()}
     state = {
         "epoch": trainer.epoch,
         "options": asdict(trainer.options),
@@ -60,19 +62,23 @@ def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) 
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ConfigurationError(f"{path} is not a whole checkpoint ({error}): start anew without --resume") from error
     ours = {**asdict(trainer.options), **origin}
-    theirs = {**state["options"], **state["origin"]}
+    theirs = {**asdict(TrainingOptions()), **state["options"], **state["origin"]}  # options that came later
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
     if different:
         was = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in different)
         raise ConfigurationError(
             f"{path} was made by another run ({was}): resume with the same ones, or start anew without --resume"
         )
-    trainer.network.load_state_dict(
-        {name.removeprefix("network."): tensor for name, tensor in tensors.items() if name.startswith("network.")}
-    )
+    trainer.network.load_state_dict(_below("network.", tensors))
+    if trainer.average is not None:
+        trainer.average.load_state_dict(_below("average.", tensors))
     for name, parameter in trainer.network.named_parameters():
         if f"momentum.{name}" in tensors:
             buffer = torch.empty_like(parameter)
             trainer.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
     trainer.epoch = state["epoch"]
     trainer.history = [EpochReport(**report) for report in state["history"]]
+
+
+def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

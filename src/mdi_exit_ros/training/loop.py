@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.segment import SegmentedNetwork
@@ -19,6 +20,7 @@ from mdi_exit_ros.training.augmentation import augment
 from mdi_exit_ros.training.datasets import LabelledImages
 
 GRADIENT_NORM_MAX = 5.0
+AVERAGING_RATE = 0.25  # learning rate while weights are averaged, as a share of the peak
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class TrainingOptions:
         distillation_temperature: Temperature at which that opinion is asked.
         crop_padding: Largest shift of an image in pixels.
         cutout: Side of the square cut out of each image in pixels.
+        averaged_epochs: Last epochs whose weights are averaged for the result; the learning rate is constant in them.
     """
 
     epochs: int = 30
@@ -56,6 +59,7 @@ class TrainingOptions:
     distillation_temperature: float = 2.0
     crop_padding: int = 4
     cutout: int = 8
+    averaged_epochs: int = 0
 
 
 @dataclass
@@ -89,12 +93,17 @@ def joint_loss(answers: list[torch.Tensor], labels: torch.Tensor, options: Train
     return loss
 
 
-def learning_rate_factor(step: int, *, total_steps: int, warm_up_share: float) -> float:
-    """Share of the peak learning rate at `step`: linear warm-up, then half a cosine down to zero."""
+def learning_rate_factor(step: int, *, total_steps: int, warm_up_share: float, averaged_steps: int = 0) -> float:
+    """Share of the peak learning rate at `step`: linear warm-up, then half a cosine down to zero.
+
+    With `averaged_steps` the cosine ends at AVERAGING_RATE when these begin.
+    """
     warm_up = max(1, round(total_steps * warm_up_share))
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1.0 + math.cos(math.pi * (step - warm_up) / max(1, total_steps - warm_up)))
+    fallen = min(1.0, (step - warm_up) / max(1, total_steps - averaged_steps - warm_up))
+    lowest = AVERAGING_RATE if averaged_steps else 0.0
+    return lowest + (1.0 - lowest) * 0.5 * (1.0 + math.cos(math.pi * fallen))
 
 
 def exit_logits(network: SegmentedNetwork, images: NDArray[Any], *, batch_size: int = 500) -> NDArray[Any]:
@@ -122,12 +131,18 @@ class Trainer:
     ) -> None:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options = options
+        self.average = AveragedModel(self.network) if options.averaged_epochs else None
         self.epoch = 0
         self.history: list[EpochReport] = []
         self._device = device
         self._images = torch.from_numpy(training.images)
         self._labels = torch.from_numpy(training.labels)
         self.steps_per_epoch = len(training) // options.batch_size
+        if options.averaged_epochs >= options.epochs:
+            raise ConfigurationError(
+                f"{options.averaged_epochs} epochs cannot be averaged of {options.epochs}: expected fewer, as the "
+                "learning rate has to fall before"
+            )
         if self.steps_per_epoch == 0:
             raise ConfigurationError(
                 f"{len(training)} training images do not fill one batch of {options.batch_size}: lower --batch-size"
@@ -155,13 +170,12 @@ class Trainer:
         losses = 0.0
         for step in range(self.steps_per_epoch):
             chosen = order[step * options.batch_size : (step + 1) * options.batch_size]
-            frames = augment(
-                self._images[chosen], padding=options.crop_padding, cutout=options.cutout, generator=generator
-            ).to(self._device)
+            frames = self._frames(chosen, generator)
             factor = learning_rate_factor(
                 self.epoch * self.steps_per_epoch + step,
                 total_steps=options.epochs * self.steps_per_epoch,
                 warm_up_share=options.warm_up_share,
+                averaged_steps=options.averaged_epochs * self.steps_per_epoch,
             )
             for group in self.optimizer.param_groups:
                 group["lr"] = self._peak * factor
@@ -175,7 +189,37 @@ class Trainer:
             losses += loss.item()
             on_step(step + 1, loss.item())
         self.epoch += 1
+        if self.average is not None and self.epoch > options.epochs - options.averaged_epochs:
+            self.average.update_parameters(self.network)
         return losses / self.steps_per_epoch
+
+    def result(self) -> SegmentedNetwork:
+        """The trained network: as the last epoch left it, or the mean of the averaged ones with batch statistics anew.
+
+        The mean is stochastic weight averaging (Izmailov et al. 2018, arXiv 1803.05407).
+        """
+        if self.average is None:
+            return self.network
+        seed = self.options.seed * 100_003 + self.epoch
+        torch.manual_seed(seed)  # dropout
+        with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
+            update_bn(self._augmented(torch.Generator().manual_seed(seed)), self.average)
+        assert isinstance(self.average.module, SegmentedNetwork)
+        return self.average.module
+
+    def _augmented(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        """Batches of all training images as an epoch would see them."""
+        options = self.options
+        order = torch.randperm(len(self._labels), generator=generator)
+        for step in range(self.steps_per_epoch):
+            chosen = order[step * options.batch_size : (step + 1) * options.batch_size]
+            yield self._frames(chosen, generator)
+
+    def _frames(self, chosen: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        options = self.options
+        return augment(
+            self._images[chosen], padding=options.crop_padding, cutout=options.cutout, generator=generator
+        ).to(self._device)
 
 
 def _stride_after_depthwise(network: nn.Module) -> None:

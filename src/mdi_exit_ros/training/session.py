@@ -115,7 +115,7 @@ def train_model(
         shown = " ".join(f"{value:.3f}" for value in accuracy)
         say(f"epoch {number}/{options.epochs} loss {loss:.3f} validation {shown} ({time.monotonic() - started:.0f} s)")
     trained = SegmentedNetwork(architecture)
-    trained.load_state_dict(trainer.network.state_dict())
+    trained.load_state_dict(trainer.result().state_dict())
     write_model(
         network=trained,
         architecture=architecture,
