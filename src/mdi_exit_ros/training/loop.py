@@ -204,8 +204,8 @@ class Trainer:
         torch.manual_seed(seed)  # dropout
         with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
             update_bn(self._augmented(torch.Generator().manual_seed(seed)), self.average)
-        assert isinstance(self.average.module, SegmentedNetwork)
-        return self.average.module
+        average: SegmentedNetwork = self.average.module
+        return average
 
     def _augmented(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Batches of all training images as an epoch would see them."""
