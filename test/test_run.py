@@ -77,6 +77,17 @@ def test_three_workers_share_the_work_and_every_frame_is_accounted_for(tmp_path:
     assert "Traceback" not in output
 
 
+def test_a_finite_input_that_drops_begins_with_the_first_credit(tmp_path: Path) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "one_node", "--strategy", "local", "--rate", "200", "--frames", "400", "--drop"]
+    process = start(*options, "--json", str(path))
+    output = finish(process, 60)
+    assert process.returncode == 0, output
+    summary = json.loads(path.read_text())
+    assert (summary["offered"], summary["unaccounted"]) == (400, 0)
+    assert summary["ok"] >= 390, summary
+
+
 def test_a_composed_source_hands_its_frames_over_and_every_one_is_accounted_for(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     options = ["--topology", "two_nodes", "--rate", "300", "--frames", "1200", "--use-composition"]

@@ -346,6 +346,15 @@ def test_live_input_is_taken_from_the_start() -> None:
     assert source("w1", drop=True, waiting_max=4).room == 4
 
 
+def test_cluster_is_early_until_a_worker_gives_credit() -> None:
+    core = source("w1", drop=True, waiting_max=4)
+    assert core.is_early
+    core.handle(worker_report(W1), 0.0)
+    assert core.is_early
+    hear(core, 0.1)
+    assert not core.is_early
+
+
 def test_unreadable_frame_is_offered_and_refused_in_one() -> None:
     core = ready_source()
     actions = decisions(core.handle(FrameUnreadable(0), 0.1))

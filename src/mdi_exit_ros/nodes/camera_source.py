@@ -215,6 +215,8 @@ class CameraSource(CoreNode):
             first = self._sequence
             labels: list[int | None] = []
             room = self.core.room if self._asks else sys.maxsize
+            if not self._input.live and self.core.is_early:
+                break
             while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:
                 self._take(frame, now, stamp)
                 labels.append(frame.label)

@@ -219,12 +219,13 @@ class SourceCore:
         None before a worker first gives credit: a finite input can wait, and its first frames should not look slow
         because the cluster was still starting. After `worker_timeout_s` they are asked for, to be refused.
         """
-        if not self._settings.drop and self._is_early:
+        if not self._settings.drop and self.is_early:
             return 0
         return max(0, self._settings.waiting_max - len(self._waiting))
 
     @property
-    def _is_early(self) -> bool:
+    def is_early(self) -> bool:
+        """Whether the cluster is still starting: no worker has given credit yet, and none is given up."""
         if self._ledger.admitted or self._handled_at > self._worker_seen_at + self._settings.worker_timeout_s:
             return False
         outbound = self._target(self._handled_at) if self._started_at is not None else None
@@ -241,7 +242,7 @@ class SourceCore:
 
     def waiting_for(self, now: float) -> str | None:
         """What keeps waiting frames from being admitted, in words for the user; None when nothing does."""
-        if not self._waiting and (self._settings.drop or not self._is_early):
+        if not self._waiting and (self._settings.drop or not self.is_early):
             return None
         if self._drains:
             return "the last frames of the old model"

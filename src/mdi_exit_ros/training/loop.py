@@ -129,7 +129,7 @@ class Trainer:
     def __init__(
         self, network: SegmentedNetwork, training: LabelledImages, options: TrainingOptions, *, device: str = "cpu"
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: SegmentedNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.options = options
         self.average = AveragedModel(self.network) if options.averaged_epochs else None
         self.epoch = 0
@@ -204,8 +204,8 @@ class Trainer:
         torch.manual_seed(seed)  # dropout
         with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
             update_bn(self._augmented(torch.Generator().manual_seed(seed)), self.average)
-        average: SegmentedNetwork = self.average.module
-        return average
+        average: Any = self.average.module
+        return average  # type: ignore[no-any-return]
 
     def _augmented(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Batches of all training images as an epoch would see them."""
