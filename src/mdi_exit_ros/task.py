@@ -40,6 +40,10 @@ class Task(NamedTuple):
     expires_at: float
     priority: int = 0
 
+    def following(self) -> Task:
+        """The same attempt, one segment further."""
+        return Task(self.frame, self.attempt, self.segment + 1, self.admitted_at, self.expires_at, self.priority)
+
 
 class Reason(enum.IntEnum):
     """Why a frame was refused or failed. Numbers below 20 travel in ResultBatch."""

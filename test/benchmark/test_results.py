@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mdi_exit_ros.benchmark.results import latency_row, regressions, row
+from mdi_exit_ros.benchmark.results import latency_row, recorded_efficiency, regressions, row
 from mdi_exit_ros.errors import ConfigurationError
 
 LATENCY = {"p50": 10.0, "p95": 20.0, "p99": 30.0}
@@ -34,41 +34,48 @@ def test_what_was_not_measured_is_none_and_what_was_in_some_turns_counts() -> No
 
 def test_added_latency_is_paired_with_the_bare_loop_of_each_turn() -> None:
     runs = [{"latency_ms": {"p50": each, "p95": 20.0, "p99": 30.0}} for each in (4.0, 9.0, 6.0)]
-    result = latency_row("x", "latency", runs, [1.0, 2.0, 4.0], topology="one_node")
+    bare = {"bare_p50_ms": [1.0, 2.0, 4.0], "bare_same_rate_p50_ms": [2.0, 3.0, 4.0]}
+    result = latency_row("x", "latency", runs, **bare, topology="one_node")
     assert (result["added_latency_ms"], result["latency_ms"]["p50"], result["topology"]) == (3.0, 6.0, "one_node")
     assert result["added_latency_ms_spread"] == {"median": 3.0, "min": 2.0, "max": 7.0}
+    assert result["added_same_rate_ms_spread"] == {"median": 2.0, "min": 2.0, "max": 6.0}
     assert (result["fps"], result["efficiency"]) == (None, None)
 
 
 def test_without_an_answer_there_is_no_added_latency() -> None:
-    result = latency_row("x", "latency", [{"latency_ms": dict.fromkeys(LATENCY)}], [1.0])
-    assert (result["added_latency_ms"], result["latency_ms"]["p99"]) == (None, None)
+    runs = [{"latency_ms": dict.fromkeys(LATENCY)}]
+    result = latency_row("x", "latency", runs, bare_p50_ms=[1.0], bare_same_rate_p50_ms=[1.0])
+    assert [result[field] for field in ("added_latency_ms", "added_same_rate_ms")] == [None, None]
+    assert result["latency_ms"]["p99"] is None
 
 
-def recorded(path: Path, efficiency: float) -> Path:
-    path.write_text(json.dumps({"results": [{"name": "a", "kind": "graph", "efficiency": efficiency}]}))
+def record(path: Path, *, decisions: str = "Python") -> Path:
+    rows = [{"name": "a", "kind": "graph", "efficiency": 0.6}, {"name": "b", "kind": "latency", "efficiency": None}]
+    path.write_text(json.dumps({"decisions": decisions, "results": rows}))
     return path
 
 
 @pytest.mark.parametrize(("efficiency", "slower"), [(0.60, False), (0.52, False), (0.50, True)])
-def test_check_tells_what_has_become_slower(tmp_path: Path, efficiency: float, slower: bool) -> None:
-    found = regressions([{"name": "a", "kind": "graph", "efficiency": efficiency}], recorded(tmp_path / "b.json", 0.6))
+def test_check_tells_what_has_become_slower(efficiency: float, slower: bool) -> None:
+    found = regressions([{"name": "a", "kind": "graph", "efficiency": efficiency}], {"a": 0.6})
     assert found == (["a: efficiency 0.50, was 0.60"] if slower else [])
 
 
-def test_check_leaves_out_rows_without_efficiency(tmp_path: Path) -> None:
-    rows = [{"name": "a", "kind": "graph", "efficiency": 0.6}, {"name": "b", "kind": "latency", "efficiency": None}]
-    path = tmp_path / "b.json"
-    path.write_text(json.dumps({"results": rows}))
-    assert regressions(rows, path) == []
+def test_record_leaves_out_rows_without_efficiency(tmp_path: Path) -> None:
+    assert recorded_efficiency(record(tmp_path / "b.json"), decisions="Python") == {"a": 0.6}
+
+
+def test_record_of_decisions_made_in_the_other_way_is_refused(tmp_path: Path) -> None:
+    path = record(tmp_path / "b.json", decisions="compiled")
+    with pytest.raises(ConfigurationError, match="recorded with decisions as compiled, this run has them as Python"):
+        recorded_efficiency(path, decisions="Python")
 
 
 def test_check_against_what_is_no_record_is_one_clear_message(tmp_path: Path) -> None:
-    rows = [{"name": "a", "kind": "graph", "efficiency": 0.5}]
-    for content in ("no json", "{}", "[]"):
+    for content in ("no json", "{}", "[]", '{"results": []}'):
         path = tmp_path / "b.json"
         path.write_text(content)
         with pytest.raises(ConfigurationError, match="--check: expected results that `mdi-exit bench --json` wrote"):
-            regressions(rows, path)
-    with pytest.raises(ConfigurationError, match="has no row of this run: expected one of a"):
-        regressions([{"name": "b", "kind": "graph", "efficiency": 0.5}], recorded(tmp_path / "b.json", 0.6))
+            recorded_efficiency(path, decisions="Python")
+    with pytest.raises(ConfigurationError, match="no row of this run was recorded: expected one of a"):
+        regressions([{"name": "b", "kind": "graph", "efficiency": 0.5}], {"a": 0.6})

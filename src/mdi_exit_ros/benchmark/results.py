@@ -49,21 +49,26 @@ def row(
 
 
 def latency_row(
-    name: str, kind: str, runs: Sequence[Mapping[str, Any]], bare_p50_ms: Sequence[float], **facts: Any
+    name: str,
+    kind: str,
+    runs: Sequence[Mapping[str, Any]],
+    *,
+    bare_p50_ms: Sequence[float],
+    bare_same_rate_p50_ms: Sequence[float],
+    **facts: Any,
 ) -> dict[str, Any]:
     """One row of a load that is given, so that only latency tells anything.
 
     Args:
         runs: one mapping per turn, with `latency_ms` (p50, p95, p99).
-        bare_p50_ms: what the bare loop takes for one frame in each turn; `added_latency_ms` is paired with it.
+        bare_p50_ms: what the bare loop takes for one frame in each turn, one right after the other;
+            `added_latency_ms` is paired with it.
+        bare_same_rate_p50_ms: what it takes for frames as rare as those of the runs; `added_same_rate_ms` is paired
+            with it.
         facts: further fields of the row.
     """
-    pairs = [
-        run["latency_ms"]["p50"] - bare
-        for run, bare in zip(runs, bare_p50_ms, strict=True)
-        if run["latency_ms"]["p50"] is not None
-    ]
-    added = spread(pairs) if pairs else None
+    added = _added(runs, bare_p50_ms)
+    added_same_rate = _added(runs, bare_same_rate_p50_ms)
     return {
         "name": name,
         "kind": kind,
@@ -73,7 +78,18 @@ def latency_row(
         "latency_ms": _latency_ms(runs),
         "added_latency_ms": added["median"] if added else None,
         "added_latency_ms_spread": added,
+        "added_same_rate_ms": added_same_rate["median"] if added_same_rate else None,
+        "added_same_rate_ms_spread": added_same_rate,
     }
+
+
+def _added(runs: Sequence[Mapping[str, Any]], bare_p50_ms: Sequence[float]) -> dict[str, float] | None:
+    pairs = [
+        run["latency_ms"]["p50"] - bare
+        for run, bare in zip(runs, bare_p50_ms, strict=True)
+        if run["latency_ms"]["p50"] is not None
+    ]
+    return spread(pairs) if pairs else None
 
 
 def _latency_ms(runs: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
@@ -85,24 +101,43 @@ def _median(values: Sequence[float | None]) -> float | None:
     return spread(known)["median"] if known else None
 
 
-def regressions(results: Sequence[Mapping[str, Any]], baseline: Path) -> list[str]:
-    """What has become slower than in a recorded run, a line each; efficiencies are compared, not frames per second.
+def recorded_efficiency(baseline: Path, *, decisions: str) -> dict[str, float]:
+    """The efficiency of every row of a recorded run, by its name.
+
+    Args:
+        baseline: what `mdi-exit bench --json` wrote.
+        decisions: `compiled` or `Python`: how they are made in the run to compare.
 
     Raises:
-        ConfigurationError: `baseline` is no file of results, or has none of these rows.
+        ConfigurationError: `baseline` is no file of results, or its decisions were made in the other way.
     """
     try:
-        rows = json.loads(baseline.read_text(encoding="utf-8"))["results"]
-        recorded = {each["name"]: each for each in rows if each["efficiency"] is not None}
+        document = json.loads(baseline.read_text(encoding="utf-8"))
+        recorded = {each["name"]: each["efficiency"] for each in document["results"] if each["efficiency"] is not None}
+        before = document["decisions"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"--check: expected results that `mdi-exit bench --json` wrote, {baseline} cannot be used: {error}"
+            f"--check: expected results that `mdi-exit bench --json` wrote, {baseline} cannot be used: {error!r}"
         ) from error
+    if before != decisions:
+        raise ConfigurationError(
+            f"--check: {baseline} was recorded with decisions as {before}, this run has them as {decisions}: "
+            "`make compiled` or `make interpreted` changes that, or record anew"
+        )
+    return recorded
+
+
+def regressions(results: Sequence[Mapping[str, Any]], recorded: Mapping[str, float]) -> list[str]:
+    """What has become slower than `recorded`, a line each; efficiencies are compared, not frames per second.
+
+    Raises:
+        ConfigurationError: none of these rows was recorded.
+    """
     common = [each for each in results if each["name"] in recorded and each["kind"] not in ("bare", "latency")]
     if not common:
-        raise ConfigurationError(f"--check: {baseline} has no row of this run: expected one of {', '.join(recorded)}")
+        raise ConfigurationError(f"--check: no row of this run was recorded: expected one of {', '.join(recorded)}")
     return [
-        f"{each['name']}: efficiency {each['efficiency']:.2f}, was {recorded[each['name']]['efficiency']:.2f}"
+        f"{each['name']}: efficiency {each['efficiency']:.2f}, was {recorded[each['name']]:.2f}"
         for each in common
-        if each["efficiency"] < (1.0 - CHECK_TOLERANCE) * recorded[each["name"]]["efficiency"]
+        if each["efficiency"] < (1.0 - CHECK_TOLERANCE) * recorded[each["name"]]
     ]

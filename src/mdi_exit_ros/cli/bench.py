@@ -17,7 +17,7 @@ from mdi_exit_ros.benchmark.bare import Layout, Work, archive_files, bare_run, b
 from mdi_exit_ros.benchmark.camera_topic import LOW_RATE_HZ, CameraRun, camera_run
 from mdi_exit_ros.benchmark.graph import GraphWork, graph_summary, peak_rate
 from mdi_exit_ros.benchmark.peers import PEERS, missing_library, peer_result
-from mdi_exit_ros.benchmark.results import latency_row, regressions, row
+from mdi_exit_ros.benchmark.results import latency_row, recorded_efficiency, regressions, row
 from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
@@ -36,7 +36,7 @@ METHOD = (
     "Camera topic: decoded images as sensor_msgs/Image from a process of its own, which counts their Classification "
     "messages: at full rate with a bounded number in flight, reliable and deeply queued, and at 20 Hz with one. "
     "Latency from publishing to receiving. Added: p50 less that of one decoded frame in the bare loop, batch 1, one "
-    "thread, one frame right after the other."
+    "thread, one frame right after the other; rare: with frames as rare there."
 )
 TABLE_WIDTH = 132  # where the output is no terminal
 DEFAULT_GRAPHS = ("one_node:local", "two_nodes:mdi_exit", "three_mesh:mdi_exit")
@@ -181,6 +181,8 @@ def bench(
     chosen = [] if peers == ("none",) else _peers(peers or DEFAULT_PEERS, console)
     if not (direct or behind_topics or chosen):
         raise ConfigurationError("nothing to measure: expected a --graph, a --camera-topic or a --peer, got none")
+    decisions = "compiled" if is_compiled() else "Python"
+    recorded = recorded_efficiency(check, decisions=decisions) if check is not None else None
     card = load_card(model)
     backend = resolve_backend(backend)
     if backend != "torch":
@@ -259,8 +261,11 @@ def bench(
         summaries = [run.summary for run in seen]
         rows.append(row(name, "camera", full, base, **facts, in_flight=camera_in_flight, turns=full))
         low_name = f"{name} {LOW_RATE_HZ:g} Hz"
-        less = [each["bare_ms"]["p50"] for each in alone]
-        rows.append(latency_row(low_name, "latency", low, less, **facts, turns=low, bare=alone, summaries=summaries))
+        less = {
+            "bare_p50_ms": [each["bare_ms"]["p50"] for each in alone],
+            "bare_same_rate_p50_ms": [each["bare_low_rate_ms"]["p50"] for each in alone],
+        }
+        rows.append(latency_row(low_name, "latency", low, **less, **facts, turns=low, bare=alone, summaries=summaries))
     rows += [
         row(
             *(f"{name} {mode}", "peer", runs, reference[True]),
@@ -282,13 +287,13 @@ def bench(
             "input_hash": file_hash(archive),
             "machine": machine(),
             "version": version("mdi_exit_ros"),
-            "decisions": "compiled" if is_compiled() else "Python",
+            "decisions": decisions,
             "results": rows,
         }
         write_json(document, json_path)
         console.print(f"results: {json_path}")
-    if check is not None:
-        slower = regressions(rows, check)
+    if recorded is not None:
+        slower = regressions(rows, recorded)
         for line in slower:
             console.print(f"slower than recorded: {line}")
         return 1 if slower else 0
@@ -302,7 +307,7 @@ def _bare_name(exits: bool) -> str:
 def _show(results: list[dict[str, Any]], *, console: Console) -> None:
     table = Table(title=f"{results[0]['backend']} {results[0]['precision']}", caption=METHOD)
     headings = ["what", "frames/s", "min..max", "of bare", "p50 ms", "p99 ms", "CPU s/1000", "switches", "bytes"]
-    further = {"added ms": "added_latency_ms", "peak Hz": "peak_rate_hz"}
+    further = {"added ms": "added_latency_ms", "rare": "added_same_rate_ms", "peak Hz": "peak_rate_hz"}
     further = {head: field for head, field in further.items() if any(field in result for result in results)}
     for heading in (*headings, *further):
         table.add_column(heading, justify="left" if heading == "what" else "right", no_wrap=True)

@@ -332,7 +332,7 @@ class WorkerCore:
             elif self._state is not State.RUNNING:
                 self._end_attempt(task, Status.REFUSED, Reason.SHUTDOWN)
             else:
-                following = task._replace(segment=segment + 1)
+                following = task.following()
                 self._held[task.frame] = (following, self._held[task.frame][1])
                 self._place(following, now, offered=True)
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 import threading
@@ -180,13 +181,14 @@ class ArchiveInput:
         self._passes += 1
         keeps = self._passes == 2 and sum(entry.file_size for entry in self._entries) <= KEPT_NBYTES_MAX
         kept: list[bytes] = []
-        with zipfile.ZipFile(self._path) as archive:
+        archive = None if self._kept else zipfile.ZipFile(self._path)
+        with archive or contextlib.nullcontext():
             for index, (entry, label) in enumerate(zip(self._entries, self._labels, strict=True)):
                 if stop.is_set():
                     return
                 name = f"{self._path}:{entry.filename}"
                 try:
-                    data = self._kept[index] if self._kept else archive.read(entry)
+                    data = archive.read(entry) if archive else self._kept[index]
                 except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
                     keeps = False
                     yield CameraFrame(None, f"{name}: {error}", label)
