@@ -26,7 +26,8 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.policy.worker import WorkerCore, WorkerSetup
+from mdi_exit_ros.policy.worker import WorkerCore
+from mdi_exit_ros.policy.worker_setup import WorkerSetup
 from mdi_exit_ros.task import FrameId, PeerId, State, Strategy, Task
 
 ME, CAMERA, MODEL = PeerId("me", 1), PeerId("camera", 1), "model"

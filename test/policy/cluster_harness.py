@@ -42,7 +42,8 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
-from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.policy.worker import WorkerCore
+from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import Mode, PeerId, Status, Strategy
 
 MODEL, OTHER_MODEL = "model-a", "model-b"

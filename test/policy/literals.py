@@ -20,7 +20,8 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
-from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.policy.worker import WorkerCore
+from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import FrameId, Mode, PeerId, Reason, State, Strategy, Task
 
 MODEL = "model-a"

@@ -60,9 +60,9 @@ def test_delays_are_those_of_the_neighbours_one_by_one_and_infinite_for_the_unfi
     for each in workers[1:]:
         mine = stream(credit=rng.choice((0, 0, 1, 9)))
         life = PeerId(each.name, 2)
-        each.hear(worker_report(life, mine, queue=rng.randrange(6), service_s=rng.choice((0.0, 0.1))), rng.random())
-        each.delay.status_echoed(rng.random(), 1.0)
-        each.measured()
+        heard_at = rng.random()
+        each.hear(worker_report(life, mine, queue=rng.randrange(6), service_s=rng.choice((0.0, 0.1))), heard_at)
+        each.measure(stream(echo_stamp=heard_at - rng.random()), heard_at, 1.0)
     now, longest = 1.2, 4.0
     for segment in ALL_SEGMENTS:
         found = all_of_them.delays_s(segment, now, longest)

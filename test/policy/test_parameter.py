@@ -12,7 +12,7 @@ from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.parameter import check, parameter, parameters_of
 from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.source import SourceSettings
-from mdi_exit_ros.policy.worker import WorkerSettings
+from mdi_exit_ros.policy.worker_setup import WorkerSettings
 
 
 @dataclasses.dataclass(frozen=True)

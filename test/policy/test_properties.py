@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mdi_exit_ros.policy.events import InputEnded, Shutdown
 from mdi_exit_ros.policy.source import SourceSettings
-from mdi_exit_ros.policy.worker import WorkerSettings
+from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.task import Status, Strategy
 
 PATIENT = SourceSettings(drop=False, waiting_max=8, deadline_s=4.0, attempt_timeout_s=0.5)

@@ -347,13 +347,18 @@ def test_count_that_a_sender_made_up_does_not_spoil_the_counters() -> None:
     assert report_of(core.handle(Tick(), 5.0)).counters.lost <= 3 * 8
 
 
+def sizes_of(*owners: object) -> dict[str, int]:
+    """How much everything holds that can grow."""
+    owned = {f"{type(owner).__name__}.{name}": value for owner in owners for name, value in vars(owner).items()}
+    return {name: len(value) for name, value in owned.items() if isinstance(value, dict | list | set | tuple)}
+
+
 def test_made_up_names_take_bounded_memory_and_no_room_and_are_forgotten() -> None:
     core = ready_worker(neighbours=(), queue_capacity=8)
     for number in range(2 * PEERS_MAX):
         core.handle(source_report(PeerId(f"s{number}", number), hears=()), 1.0)
         core.handle(worker_report(PeerId(f"n{number}", number)), 1.0)
-    owned = {**vars(core), **vars(core._peers)}
-    sizes = {name: len(value) for name, value in owned.items() if isinstance(value, dict)}
+    sizes = sizes_of(core, core._inflow.peers)
     assert max(sizes.values()) == PEERS_MAX, sizes
     camera = Camera(core)
     assert camera.send(4, 1.1) == [RunBatch(1, tasks(4))]
@@ -1162,7 +1167,7 @@ def test_replayed_events_give_the_same_actions() -> None:
     log: list[tuple[Any, float]] = []
     actions: list[Any] = []
     core = cluster.workers["w1"]
-    state = core._rng.getstate()
+    state = core._offloader._rng.getstate()
     handle = core.handle
 
     def logged(event: Any, now: float) -> list[Any]:
@@ -1217,13 +1222,13 @@ def test_books_agree_whatever_happens() -> None:
                 if isinstance(action, RunBatch):
                     assert not expected, "one batch at a time"
                     expected = list(action.tasks)
-            pools = (core._from_sources, core._from_workers)
+            pools = (core._inflow._from_sources, core._inflow._from_workers)
             streams = [each for pool in pools for each in (*pool.streams.values(), *pool._closed)]
-            queued = [*core._input, *core._output]
+            queued = [*core._workload.input, *core._workload.output]
             held = {held for held, _ in core._held.values()}
             assert sum(each.held for each in streams) == core.held
             assert held == set(queued) | (set(expected) & held)
-            assert len(queued) == len(set(queued)) == len(core._input) + len(core._output)
+            assert len(queued) == len(set(queued)) == core._workload.total - len(expected)
             deadline = core.next_deadline()
             assert deadline is not None and deadline > now
         core.handle(Shutdown(), now)
@@ -1241,12 +1246,12 @@ def test_worker_keeps_nothing_of_frames_that_have_left() -> None:
         core.handle(worker_report(W2, stream(received=step), queue=100), now)
         core.handle(batch(CAM, 4 * step, tasks(4, first=sequence)), now)
         sequence += 4
-        while core._running:
-            core.handle(done((1.0,) * core._in_service, 0.001), now)
+        while core._workload.running:
+            core.handle(done((1.0,) * core._workload.load, 0.001), now)
     assert core.held == 0
-    sizes = {name: len(value) for name, value in vars(core).items() if isinstance(value, dict | list | set | tuple)}
+    sizes = sizes_of(core, core._workload, core._offloader, core._inflow, core._inflow.peers, core._answers)
     assert max(sizes.values()) <= 20, sizes  # one of them names the counters
-    assert len(core._input) == len(core._output) == 0
+    assert core._workload.total == 0
     assert report_of(core.handle(Tick(), now + 1.0)).counters.answered == sequence
 
 

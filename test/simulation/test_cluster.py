@@ -379,7 +379,7 @@ def test_exits_are_decided_by_the_policy_s_own_function(simulate: Any, monkeypat
 
 
 def test_moves_are_decided_by_the_policy_s_own_function(simulate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mdi_exit_ros.policy.worker.moves", lambda *rest: False)
+    monkeypatch.setattr("mdi_exit_ros.policy.offloader.moves", lambda *rest: False)
     assert served(simulate(frames=300))["worker2"] == 0
 
 

@@ -53,7 +53,8 @@ from mdi_exit_ros.policy.actions import (
     WorkerAction,
 )
 from mdi_exit_ros.policy.events import AppliedPolicy, ModelLoaded, SegmentsLoaded, ServiceDone, ServiceFailed
-from mdi_exit_ros.policy.worker import WorkerCore, WorkerSettings, WorkerSetup
+from mdi_exit_ros.policy.worker import WorkerCore
+from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.profile import times_here
 from mdi_exit_ros.task import PeerId, Reason, Strategy
 

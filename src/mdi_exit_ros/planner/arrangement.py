@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from mdi_exit_ros.policy.source import BUSY_FRAMES, SourceSettings
-from mdi_exit_ros.policy.worker import WorkerSettings
+from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.task import Strategy
 
 FULL = 1.0 - 1e-6  # of the margin, from which something counts as what limits

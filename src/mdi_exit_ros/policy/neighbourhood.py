@@ -77,9 +77,24 @@ class Neighbour(Receiver):
         self.queued += 1.0
         self._backlog += 1.0
 
-    def measured(self) -> None:
-        """Works out D_nm per segment, after `delay` has changed."""
+    def measure(self, mine: StreamReport, now: float, weight: float) -> None:
+        """Works out D_nm per segment from the stamps that it sends back; `weight` (0..1) is that of the new ones."""
+        if mine.echo_stamp >= self.measured_from:
+            self.delay.status_echoed(now - mine.echo_stamp - mine.echo_hold_s, weight)
+        if mine.batch_echo_stamp >= self.measured_from:
+            trip_s = now - mine.batch_echo_stamp - mine.batch_echo_hold_s
+            self.delay.batch_echoed(mine.batch_echo_stamp, trip_s, weight)
         self.transfer_s = [self.delay.seconds(nbytes) for nbytes in self._input_nbytes]
+
+    def described(self, report: StreamReport) -> StreamReport:
+        """What is said of its stream, with what was sent to it and how long a task of the last segment takes there."""
+        assert self.outbound is not None
+        nbytes = self._input_nbytes[-1]
+        return report._replace(
+            sent=self.outbound.sent,
+            transfer_delay_s=self.delay.seconds(nbytes) if self.delay.known else -1.0,
+            moving_s=self.delay.moving_s(nbytes),
+        )
 
     def hear(self, report: WorkerReport, now: float) -> StreamReport | None:
         """See Receiver.hear."""
