@@ -22,7 +22,7 @@ from mdi_exit_ros.node_settings import (
 )
 from mdi_exit_ros.parameter import check, parameters_of
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.task import NAME_MAX

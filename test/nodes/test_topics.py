@@ -7,7 +7,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, ReliabilityPolicy
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.nodes import topics
 from mdi_exit_ros.parameter import parameters_of
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 
 

@@ -41,7 +41,8 @@ from mdi_exit_ros.policy.events import (
     Tick,
     WorkerReport,
 )
-from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.policy.source import SourceCore
+from mdi_exit_ros.policy.source_setup import SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import Mode, PeerId, Status, Strategy

@@ -19,7 +19,8 @@ from mdi_exit_ros.policy.events import (
     WorkerCounters,
     WorkerReport,
 )
-from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.policy.source import SourceCore
+from mdi_exit_ros.policy.source_setup import SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.task import FrameId, Mode, PeerId, Reason, State, Strategy, Task

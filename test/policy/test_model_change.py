@@ -39,7 +39,7 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PREPARE_TIMEOUT_S
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, Status, Strategy
 
 PATIENT = SourceSettings(drop=False, waiting_max=8, deadline_s=4.0, attempt_timeout_s=0.5)

@@ -11,7 +11,7 @@ import pytest
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.parameter import check, parameter, parameters_of
 from mdi_exit_ros.policy.admission import AdaptationSettings
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mdi_exit_ros.policy.events import InputEnded, Shutdown
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.task import Status, Strategy
 

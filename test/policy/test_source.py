@@ -25,6 +25,7 @@ from literals import (
 )
 
 from mdi_exit_ros.policy.actions import CloseFrame, Finished, PublishSourceReport, SendTasks, Warn
+from mdi_exit_ros.policy.entries import FORGET_WORKER_S, HOME_GRACE_S, WORKERS_MAX
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
     FramesOffered,
@@ -33,16 +34,8 @@ from mdi_exit_ros.policy.events import (
     Shutdown,
     Tick,
 )
-from mdi_exit_ros.policy.source import (
-    BUSY_FRAMES,
-    CATCH_UP_S,
-    ENOUGH_FRAMES,
-    FORGET_WORKER_S,
-    HOME_GRACE_S,
-    RETRY_PAUSE_S,
-    WORKERS_MAX,
-    SourceCore,
-)
+from mdi_exit_ros.policy.retries import RETRY_PAUSE_S
+from mdi_exit_ros.policy.source import BUSY_FRAMES, CATCH_UP_S, ENOUGH_FRAMES, SourceCore
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
 
 OK, REFUSED, FAILED = Status.OK, Status.REFUSED, Status.FAILED
@@ -581,7 +574,7 @@ def run_until(core: SourceCore, end: float, *, credit: int = 100, step_s: float 
     now = core._handled_at
     while now < end:
         now += step_s
-        sent = core._entries["w1"].outbound.sent  # type: ignore[union-attr]
+        sent = core._entries._receivers["w1"].outbound.sent  # type: ignore[union-attr]
         actions += hear(core, now, received=sent if credit else 0, credit=credit)
     return actions
 
@@ -769,7 +762,8 @@ def test_memory_is_constant_over_a_hundred_thousand_frames() -> None:
     now, sequence = 0.0, 0
 
     def sizes() -> dict[str, int]:
-        owners = {"source": vars(core), "ledger": vars(core._ledger), "policies": vars(core._policies)}
+        parts = (core, core._ledger, core._policies, core._entries, core._retries)
+        owners = {type(part).__name__: vars(part) for part in parts}
         return {
             f"{owner}.{name}": len(value)
             for owner, values in owners.items()

@@ -41,7 +41,8 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import ChangeModel, CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.cadence import LINGER_S, LOOK_S
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
-from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.policy.source import SourceCore
+from mdi_exit_ros.policy.source_setup import SourceSettings, SourceSetup
 from mdi_exit_ros.summary import SteadyRate, summarise, with_workers
 from mdi_exit_ros.task import Status
 

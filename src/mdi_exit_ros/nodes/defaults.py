@@ -14,7 +14,7 @@ from mdi_exit_ros.nodes.parameters import NodeConfig
 from mdi_exit_ros.nodes.segment_worker import SegmentWorkerConfig
 from mdi_exit_ros.parameter import ParameterInfo, parameters_of
 from mdi_exit_ros.policy.admission import THRESHOLD_INFO, AdaptationSettings
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 
 SECTIONS: tuple[tuple[str, tuple[type, ...]], ...] = (

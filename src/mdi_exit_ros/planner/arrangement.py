@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from mdi_exit_ros.policy.source import BUSY_FRAMES, SourceSettings
+from mdi_exit_ros.policy.source import BUSY_FRAMES
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.task import Strategy
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 from mdi_exit_ros.planner.arrangement import Duty, Use
 from mdi_exit_ros.planner.demand import Candidate, Demand
-from mdi_exit_ros.policy.source import SourceSettings
+from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.simulation.shells import MESSAGE_NBYTES, STATUS_NBYTES, STREAM_NBYTES, TASK_NBYTES
 

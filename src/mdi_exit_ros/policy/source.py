@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import dataclasses
-import heapq
 from collections import deque
 from itertools import islice
 from typing import Any, Literal, assert_never
 
-from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import (
     ChangeModel,
     CloseFrame,
@@ -20,6 +18,7 @@ from mdi_exit_ros.policy.actions import (
     Warn,
 )
 from mdi_exit_ros.policy.credits import Outbound
+from mdi_exit_ros.policy.entries import Entries
 from mdi_exit_ros.policy.estimation import smooth
 from mdi_exit_ros.policy.events import (
     AnswersReceived,
@@ -30,89 +29,20 @@ from mdi_exit_ros.policy.events import (
     Shutdown,
     SourceEvent,
     SourceReport,
-    StreamReport,
     Tick,
     WorkerReport,
 )
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
-from mdi_exit_ros.policy.receiver import Receiver
+from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, Retries
 from mdi_exit_ros.policy.selection import PolicySelector
-from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
+from mdi_exit_ros.policy.source_setup import SourceSetup
+from mdi_exit_ros.task import Answer, FrameId, Reason, State, Status, Task
 
-HOME_GRACE_S = 5.0  # how long frames wait for a home worker that was never heard before another one is used
-WAITING_FINITE = 64  # frames of a finite input that wait for admission, so that batches form
 CATCH_UP_S = 0.05  # lateness that admission makes up for; more is forgotten
-RETRY_PAUSE_S = 0.05  # between a refusal or a look at the budget and the next attempt
 OFFER_SMOOTHING = 0.1
 BUSY_FRAMES = 8  # under way, from which newly admitted frames gather
 ENOUGH_FRAMES = 16  # gathered, from which they are sent at once
-FORGET_WORKER_S = 5.0  # silence after which a worker has to open its stream of answers anew
-WORKERS_MAX = 1024  # whose answers are heard; others are heard when some have been forgotten
 _FINAL_REASONS = frozenset({Reason.EXPIRED, Reason.NO_HOLDER, Reason.BAD_INPUT})
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceSettings:
-    """Settings of a source that users may choose at start."""
-
-    drop: bool = parameter(True, "refuse the oldest waiting frame when a newer one comes; false: wait for admission")
-    waiting_max: int = parameter(1, "most frames that wait for admission", unit="frames", low=1, high=4096)
-    in_flight_max: int = parameter(256, "most frames admitted and not yet closed", unit="frames", low=1, high=65536)
-    deadline_s: float = parameter(
-        10.0, "time from admission until a frame finally fails", unit="s", low=0.1, high=600.0
-    )
-    attempt_timeout_s: float = parameter(
-        1.5, "time without an answer after which a frame is tried again", unit="s", low=0.05, high=600.0
-    )
-    attempts_max: int = parameter(4, "most attempts at one frame", low=1, high=100)
-    retry_share: float = parameter(0.05, "retries allowed per admitted frame", low=0.0, high=1.0)
-    retry_burst: int = parameter(8, "retries allowed on top of the share", unit="frames", low=0, high=1000)
-    status_interval_s: float = parameter(0.1, "time between two statuses", unit="s", low=0.01, high=10.0)
-    liveness_timeout_s: float = parameter(
-        1.5, "age of a worker's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
-    )
-    stall_timeout_s: float = parameter(
-        10.0,
-        "time in one batch beyond which a worker counts as stuck and gets no frames",
-        unit="s",
-        low=0.5,
-        high=600.0,
-    )
-    worker_timeout_s: float = parameter(
-        30.0, "time without any worker to enter after which waiting frames are refused", unit="s", low=0.5, high=3600.0
-    )
-    priority: int = parameter(0, "frames of a source with a higher one are run first", low=0, high=9)
-    send_batch_max: int = parameter(64, "most frames sent in one batch", unit="frames", low=1, high=256)
-    send_wait_s: float = parameter(
-        0.01, "how long frames gather for one batch while others are under way", unit="s", low=0.0, high=1.0
-    )
-
-    def of_input(self, *, drop: bool) -> SourceSettings:
-        """These settings for an input whose frames are dropped when newer ones come, or wait."""
-        waiting = self.waiting_max if drop else max(self.waiting_max, WAITING_FINITE)
-        return dataclasses.replace(self, drop=drop, waiting_max=waiting)
-
-
-@dataclasses.dataclass(frozen=True)
-class SourceSetup:
-    """What a source is. Filled by the node from plan and model card.
-
-    Attributes:
-        me: name and incarnation of this life.
-        model_id: content hash of partition and weights.
-        num_segments: K.
-        entries: workers that frames may enter, the home worker first.
-        total: frames that will be offered in all; 0 when unknown.
-        admission_interval_s: mu until a controller is heard.
-    """
-
-    me: PeerId
-    model_id: str
-    num_segments: int
-    entries: tuple[str, ...]
-    total: int = 0
-    admission_interval_s: float = 0.0
-    settings: SourceSettings = SourceSettings()
 
 
 class SourceCore:
@@ -127,24 +57,12 @@ class SourceCore:
         self._settings = setup.settings
         self._ledger = FrameLedger(setup.num_segments)
         self._waiting: deque[OpenFrame] = deque()
-        self._retries: deque[OpenFrame] = deque()
+        self._retries = Retries(self._settings, self._ledger)
         self._gathered: list[Task] = []  # attempts begun and not yet sent
         self._gathered_until = float("inf")
-        self._timeouts: list[tuple[float, int, int]] = []  # due, sequence, attempt
-        self._entries = {
-            name: Receiver(
-                setup.me,
-                setup.model_id,
-                liveness_timeout_s=self._settings.liveness_timeout_s,
-                stall_timeout_s=self._settings.stall_timeout_s,
-            )
-            for name in setup.entries
-        }
-        self._heard: dict[str, tuple[PeerId, float]] = {}  # workers whose answers arrive, and their newest status
-        self._home = setup.entries[0]
+        self._entries = Entries(setup)
         self._policies = PolicySelector()
         self._drains = False  # admits nothing until the frames of the old model have ended
-        self._started_at: float | None = None
         self._worker_seen_at = 0.0
         self._next_admission_at = float("-inf")
         self._offered_at: float | None = None
@@ -160,8 +78,9 @@ class SourceCore:
 
     def handle(self, event: SourceEvent, now: float) -> list[SourceAction]:
         """Takes in one event at time `now` (s, never decreasing) and says what to do."""
-        if self._started_at is None:
-            self._started_at = self._worker_seen_at = now
+        if self._handled_at == float("-inf"):
+            self._worker_seen_at = now
+            self._entries.begin(now)
         self._handled_at = now
         match event:
             case FramesOffered():
@@ -204,8 +123,7 @@ class SourceCore:
         if self._finished:
             return None
         deadline = self._reported_at + self._settings.status_interval_s
-        if self._timeouts:
-            deadline = min(deadline, self._timeouts[0][0])
+        deadline = min(deadline, self._retries.next_deadline())
         if self._gathered and self._gathered_until > self._handled_at:
             deadline = min(deadline, self._gathered_until)
         if self._waiting and self._next_admission_at > self._handled_at:
@@ -228,13 +146,13 @@ class SourceCore:
         """Whether the cluster is still starting: no worker has given credit yet, and none is given up."""
         if self._ledger.admitted or self._handled_at > self._worker_seen_at + self._settings.worker_timeout_s:
             return False
-        outbound = self._target(self._handled_at) if self._started_at is not None else None
+        outbound = self._entries.target(self._handled_at)
         return outbound is None or not outbound.available
 
     @property
     def home(self) -> str:
         """The worker that admitted frames enter now."""
-        return self._home
+        return self._entries.home
 
     def summary(self) -> dict[str, Any]:
         """The ledger's part of the JSON summary."""
@@ -246,10 +164,10 @@ class SourceCore:
             return None
         if self._drains:
             return "the last frames of the old model"
-        outbound = self._target(now)
+        outbound = self._entries.target(now)
         if outbound is None:
-            heard = self._entries[self._home].report is not None
-            return f"{self._home} to answer again" if heard else f"a first status of {self._home}"
+            home = self._entries.home
+            return f"{home} to answer again" if self._entries.is_heard(home) else f"a first status of {home}"
         return None if outbound.available else f"credit from {outbound.receiver.name}"
 
     # ---- events ----------------------------------------------------------------------------------------
@@ -269,21 +187,11 @@ class SourceCore:
     def _on_answers(self, event: AnswersReceived, now: float) -> None:
         if event.source != self.setup.me:
             return
-        name = event.worker.name
-        if not event.answers and (len(self._heard) < WORKERS_MAX or name in self._heard or name in self._entries):
-            if self._heard.get(name, (None, 0.0))[0] != event.worker:
-                self._reported_at = float("-inf")  # the worker waits for this
-            self._heard[name] = (event.worker, now)
-        entry = self._entries.get(name)
-        if (
-            entry is not None
-            and entry.is_open
-            and entry.outbound is not None
-            and entry.outbound.receiver == event.worker
-        ):
-            entry.outbound.acknowledge(event.received, event.credit)
+        if not event.answers and self._entries.hears(event.worker, now):
+            self._reported_at = float("-inf")  # the worker waits for this
+        self._entries.acknowledged(event)
         for answer in event.answers:
-            self._on_answer(answer, name, now)
+            self._on_answer(answer, event.worker.name, now)
 
     def _on_answer(self, answer: Answer, worker: str, now: float) -> None:
         frame = self._ledger.open.get(answer.frame.sequence)
@@ -302,15 +210,12 @@ class SourceCore:
             if answer.reason in _FINAL_REASONS or frame.attempt >= self._settings.attempts_max:
                 self._close(frame, Status.FAILED, answer.reason, now)
             else:
-                self._look_again(frame, now + RETRY_PAUSE_S)
+                self._retries.look_again(frame, now + RETRY_PAUSE_S)
 
     def _on_worker_report(self, report: WorkerReport, now: float) -> None:
-        if self._heard.get(report.worker.name, (None, 0.0))[0] == report.worker:
-            self._heard[report.worker.name] = (report.worker, now)
-        entry = self._entries.get(report.worker.name)
+        entry = self._entries.hear(report, now)
         if entry is None:
             return
-        opened = entry.hear(report, now)
         if not entry.fits:
             asked_for = self._policies.current is not None and self._policies.current.model_id != ""
             if entry.is_foreign(now) and not asked_for:
@@ -319,10 +224,8 @@ class SourceCore:
                     f"{report.worker.name} runs model {report.model_id}, this source expects {self.setup.model_id}: "
                     "no frames are sent to it; start both with the same model",
                 )
-        elif opened is None and not self._finished:
-            outbound = entry.opens(now)
-            if outbound is not None:
-                self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, ()))
+        elif not entry.is_open and not self._finished and (outbound := entry.opens(now)) is not None:
+            self._actions.append(SendTasks(outbound.receiver, outbound.sent, now, ()))
 
     def _on_shutdown(self, now: float) -> None:
         self._state = State.STOPPING
@@ -333,18 +236,6 @@ class SourceCore:
 
     # ---- admission and retries ---------------------------------------------------------------------------
 
-    def _target(self, now: float) -> Outbound | None:
-        """The stream that frames enter: the home worker's, or the next entry's when the home worker is gone."""
-        assert self._started_at is not None
-        names = list(self._entries)
-        if self._entries[names[0]].report is None and now - self._started_at < HOME_GRACE_S:
-            return None
-        for name in names:
-            if self._entries[name].ready(now):
-                self._home = name
-                return self._entries[name].outbound
-        return None
-
     def _follow_model(self, now: float) -> None:
         """Changes to the model that the policy names, once the frames of the old one have ended."""
         policy = self._policies.current
@@ -352,15 +243,14 @@ class SourceCore:
         if policy is None or not self._drains or self._ledger.in_flight or self._finished:
             return
         self.setup = dataclasses.replace(self.setup, model_id=policy.model_id)
-        for entry in self._entries.values():
-            entry.expect(policy.model_id)
+        self._entries.expect(policy.model_id)
         self._drains = False
         self._worker_seen_at = now
         self._reported_at = float("-inf")  # the workers wait for this
         self._actions.append(ChangeModel(policy.model, policy.model_id))
 
     def _admit(self, now: float) -> None:
-        outbound = self._target(now)
+        outbound = self._entries.target(now)
         # A worker that never gives credit is none: frames would wait for it for ever.
         if outbound is not None and (outbound.available or self._ledger.in_flight):
             self._worker_seen_at = now
@@ -370,13 +260,8 @@ class SourceCore:
         if outbound is None:
             return
         room = outbound.available
-        while self._retries and len(self._gathered) < room:
-            frame = self._retries.popleft()
-            frame.retry_due = False
-            if frame.sequence in self._ledger.open and self._budget >= 1:
-                frame.attempt += 1
-                self._ledger.retries += 1
-                self._gather(frame, now)
+        while len(self._gathered) < room and (retried := self._retries.take()) is not None:
+            self._gather(retried, now)
         interval = self._interval_s
         while (
             self._waiting
@@ -414,40 +299,18 @@ class SourceCore:
         self._gathered.append(self._start(frame, now))
 
     def _start(self, frame: OpenFrame, now: float) -> Task:
-        self._look_again(frame, now + self._settings.attempt_timeout_s)
+        self._retries.look_again(frame, now + self._settings.attempt_timeout_s)
         name = FrameId(self.setup.me, frame.sequence)
         return Task(name, frame.attempt, 1, frame.admitted_at, frame.expires_at, self._settings.priority)
-
-    @property
-    def _budget(self) -> float:
-        """Retries that may still be made: a share of admissions and a small allowance."""
-        allowed = self._settings.retry_share * self._ledger.admitted + self._settings.retry_burst
-        return allowed - self._ledger.retries
 
     @property
     def _interval_s(self) -> float:
         policy = self._policies.current
         return policy.interval_for(self.setup.me.name) if policy is not None else self.setup.admission_interval_s
 
-    def _look_again(self, frame: OpenFrame, due: float) -> None:
-        heapq.heappush(self._timeouts, (min(due, frame.expires_at), frame.sequence, frame.attempt))
-
     def _expire(self, now: float) -> None:
-        """Looks at every attempt that is due: tries again within the budget, or ends the frame at its deadline."""
-        while self._timeouts and self._timeouts[0][0] <= now:
-            _, sequence, attempt = heapq.heappop(self._timeouts)
-            frame = self._ledger.open.get(sequence)
-            if frame is None or frame.attempt != attempt:
-                continue
-            if now >= frame.expires_at:
-                self._close(frame, Status.FAILED, frame.reason, now)
-                continue
-            wanted = frame.attempt < self._settings.attempts_max and not frame.retry_due
-            if wanted and self._budget >= len(self._retries) + 1:
-                frame.retry_due = True
-                self._retries.append(frame)
-                wanted = False
-            self._look_again(frame, now + (RETRY_PAUSE_S if wanted else self._settings.attempt_timeout_s))
+        for frame in self._retries.look(now):
+            self._close(frame, Status.FAILED, frame.reason, now)
 
     def _drop(self, now: float) -> None:
         """Live input: newest wins, the oldest waiting frame is refused."""
@@ -478,20 +341,14 @@ class SourceCore:
         if now < self._reported_at + self._settings.status_interval_s:
             return
         self._reported_at = now
-        self._heard = {name: heard for name, heard in self._heard.items() if now - heard[1] <= FORGET_WORKER_S}
-        streams = {worker: StreamReport(worker, open=True) for worker, _ in self._heard.values()}
-        for entry in self._entries.values():
-            if entry.outbound is not None:
-                worker = entry.outbound.receiver
-                streams[worker] = streams.get(worker, StreamReport(worker))._replace(sent=entry.outbound.sent)
-        outbound = self._target(now)
+        outbound = self._entries.target(now)
         starved = outbound is None or not outbound.available
         report = SourceReport(
             source=self.setup.me,
             model_id=self.setup.model_id,
             state=self._state,
             stamp=now,
-            home=self._home,
+            home=self._entries.home,
             counts=self._ledger.counts,
             exits=tuple(self._ledger.exits),
             refused_reasons=tuple((reason.label, count) for reason, count in sorted(self._ledger.refused.items())),
@@ -501,7 +358,7 @@ class SourceCore:
             offered_interval_s=max(0.0, self._offered_interval_s),
             latency_ms=self._ledger.latency_ms(),
             policy_version=self._policies.current.version if self._policies.current else 0,
-            streams=tuple(streams.values()),
+            streams=self._entries.streams(now),
         )
         # The report of the end goes out before Finished, after which the shell may stop.
         self._actions.insert(len(self._actions) - self._finished, PublishSourceReport(report))

@@ -13,7 +13,8 @@ from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.bottleneck import AllocationSetup, successors_of
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import SetPoints
-from mdi_exit_ros.policy.source import SourceCore, SourceSettings, SourceSetup
+from mdi_exit_ros.policy.source import SourceCore
+from mdi_exit_ros.policy.source_setup import SourceSettings, SourceSetup
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.policy.worker_setup import WorkerSettings, WorkerSetup
 from mdi_exit_ros.simulation.model import SimulatedModel

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When attempts are looked at, and how many are made anew."""
+
+from __future__ import annotations
+
+import math
+
+from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
+from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, Retries
+from mdi_exit_ros.policy.source_setup import SourceSettings
+
+SETTINGS = SourceSettings(attempt_timeout_s=1.0, deadline_s=10.0, attempts_max=3, retry_share=0.0, retry_burst=1)
+
+
+def admitted(ledger: FrameLedger, *sequences: int) -> list[OpenFrame]:
+    frames = [ledger.offer(sequence, None, 0.0) for sequence in sequences]
+    for frame in frames:
+        ledger.admit(frame, 0.0, SETTINGS.deadline_s)
+    return frames
+
+
+def test_attempt_without_an_answer_is_made_anew_within_the_budget() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    first, second = admitted(ledger, 0, 1)
+    assert (retries.next_deadline(), retries.take()) == (math.inf, None)
+    for frame in (first, second):
+        retries.look_again(frame, 1.0)
+    assert (retries.next_deadline(), retries.look(1.0)) == (1.0, [])
+    assert retries.take() is first
+    assert (first.attempt, ledger.retries, retries.take()) == (2, 1, None)
+    assert retries.next_deadline() == 1.0 + RETRY_PAUSE_S  # the second waits for the budget
+
+
+def test_attempt_that_was_answered_meanwhile_is_not_made_anew() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    (frame,) = admitted(ledger, 0)
+    retries.look_again(frame, 1.0)
+    retries.look(1.0)
+    ledger.answer(frame, 1, 0, 1.1)
+    assert (retries.take(), ledger.retries) == (None, 0)
+
+
+def test_frame_past_its_deadline_ends_once_however_often_it_is_due() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    (frame,) = admitted(ledger, 0)
+    for due in (9.0, 99.0, 999.0):
+        retries.look_again(frame, due)
+    assert retries.next_deadline() == 9.0
+    assert retries.look(10.0) == [frame]
