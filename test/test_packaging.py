@@ -18,7 +18,7 @@ from catkin_pkg.package import parse_package
 PACKAGES = {"mdi_exit_msgs", "mdi_exit_ros"}
 SHARED_DIRECTORIES = ("config", "data", "launch", "models")
 BUILT = ("package.xml", "setup.py", "setup.cfg", "pyproject.toml", "colcon_defaults.yaml")
-COMMANDS = {"mdi-exit", "camera_source", "segment_worker", "controller"}
+COMMANDS = {"mdi-exit", "camera_source", "segment_worker", "worker_and_source", "controller"}
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.node_settings import travelling_as
 from mdi_exit_ros.plan import Plan, PlanOptions, make_plan, processes_of
 from mdi_exit_ros.task import Strategy
 from mdi_exit_ros.topology import known_topologies, load_topology
@@ -73,12 +74,17 @@ def test_every_shipped_topology_can_be_planned(name: str, strategy: Strategy) ->
 
 def test_features_are_made_small_where_workers_are_elsewhere(write) -> None:
     def encodings(plan: Plan, computer: str) -> set[str]:
-        return {str(node.parameters.get("encoding")) for node in plan.on(computer)} - {"None"}
+        workers = [node.parameters for node in plan.on(computer) if node.executable == "segment_worker"]
+        return {travelling_as(str(each.get("encoding", "auto")), int(each["workers_elsewhere"])) for each in workers}
 
     plan = planned(write(declaration()))
     assert encodings(plan, "all") == {"raw"}
     assert encodings(plan, "robot") == encodings(plan, "nano") == {"int8"}
     assert encodings(planned(write(declaration()), worker={"encoding": "fp16"}), "nano") == {"fp16"}
+
+
+def test_encoding_of_a_parameter_file_is_not_overridden_by_the_plan(write) -> None:
+    assert not any("encoding" in node.parameters for node in planned(write(declaration())).on("nano"))
 
 
 def test_shipped_topologies_are_the_known_ones() -> None:

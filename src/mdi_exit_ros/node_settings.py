@@ -13,6 +13,13 @@ DEVICES = ("cpu", "cuda", "tensorrt")
 ENCODINGS = ("raw", "fp16", "int8")
 
 
+def travelling_as(encoding: str, workers_elsewhere: int) -> str:
+    """The encoding that `encoding` stands for on a computer, where other computers have so many of the workers."""
+    if encoding != "auto":
+        return encoding
+    return "int8" if workers_elsewhere else "raw"
+
+
 @dataclasses.dataclass(frozen=True)
 class WorkerNodeSettings:
     """How a worker computes, and how its features travel."""
@@ -20,7 +27,11 @@ class WorkerNodeSettings:
     backend: str = parameter("auto", "what computes", choices=("auto", *BACKENDS))
     device: str = parameter("cpu", "where it computes; others need a build of the backend", choices=DEVICES)
     precision: str = parameter("fp32", "precision of computing; bf16 is openvino's", choices=("fp32", "bf16"))
-    encoding: str = parameter("raw", "how features travel to neighbours", choices=ENCODINGS)
+    encoding: str = parameter(
+        "auto",
+        "how features travel to neighbours; auto: raw where all workers are on one computer, else int8",
+        choices=("auto", *ENCODINGS),
+    )
     threads: int = parameter(
         0,
         "threads that run batches, one each; 0: this computer's processors, shared out among its workers",
@@ -53,7 +64,7 @@ class SourceNodeSettings:
 class ControllerNodeSettings:
     """A controller's place among several."""
 
-    priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
+    leader_priority: int = parameter(0, "of several controllers the highest counts", low=-1000, high=1000)
 
 
 @dataclasses.dataclass(frozen=True)

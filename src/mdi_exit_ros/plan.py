@@ -79,9 +79,11 @@ class Plan:
             )
         here = [node for node in self.nodes if computer in (ALL, node.computer)]
         workers = sum(node.executable == "segment_worker" for node in here)
-        encoding = "raw" if workers == len(self.named("segment_worker")) else "int8"
+        elsewhere = len(self.named("segment_worker")) - workers
         return tuple(
-            dataclasses.replace(node, parameters={"encoding": encoding, **node.parameters, "workers_here": workers})
+            dataclasses.replace(
+                node, parameters={**node.parameters, "workers_here": workers, "workers_elsewhere": elsewhere}
+            )
             if node.executable == "segment_worker"
             else node
             for node in here

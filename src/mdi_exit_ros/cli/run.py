@@ -96,13 +96,15 @@ class _Rate(click.ParamType[float]):
 )
 @click.option("--precision", default=None, metavar="fp32|bf16", help="Of computing.  [default: fp32]")
 @click.option(
-    "--encoding", type=click.Choice(ENCODINGS), help="How features travel between workers.  [default: as nodes.yaml]"
+    "--encoding",
+    type=click.Choice(ENCODINGS),
+    help="How features travel between workers.  [default: raw on one computer, else int8]",
 )
 @click.option(
     "--threads",
     type=click.IntRange(1, 256),
     default=None,
-    help="Threads that share a worker's batch.  [default: all processors, shared out]",
+    help="Threads of each worker, each with a batch of its own.  [default: all processors, shared out]",
 )
 @click.option(
     "--cpu-quota",

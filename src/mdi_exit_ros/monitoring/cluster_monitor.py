@@ -66,6 +66,9 @@ class Snapshot(NamedTuple):
     cluster: ClusterSeen | None
 
 
+BRING_UP = (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE)
+
+
 class StateChange:
     """A transition that a lifecycle node was asked for."""
 

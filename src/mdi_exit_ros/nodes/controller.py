@@ -119,7 +119,7 @@ class Controller(CoreNode):
         setup = ControllerSetup(
             me=self.new_life(),
             num_segments=self.card.num_segments,
-            priority=self.config.priority,
+            priority=self.config.leader_priority,
             model=facts.model,
             model_id=facts.model_id,
             is_named=self._is_named,

@@ -19,7 +19,7 @@ from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
 from mdi_exit_ros.model.backends.interface import SegmentOutput
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
-from mdi_exit_ros.node_settings import WorkerNodeSettings
+from mdi_exit_ros.node_settings import WorkerNodeSettings, travelling_as
 from mdi_exit_ros.nodes import entry
 from mdi_exit_ros.nodes.compute import Compute
 from mdi_exit_ros.nodes.conversions import (
@@ -73,7 +73,13 @@ class SegmentWorkerConfig(WorkerNodeSettings, NodeConfig):
     strategy: str = parameter("mdi_exit", "which tasks may move", choices=tuple(Strategy))
     exits: bool = parameter(True, "frames may leave before the last exit")
     workers_here: int = parameter(1, "workers that share this computer's processors", low=1, high=1024)
+    workers_elsewhere: int = parameter(0, "workers of the cluster on other computers", low=0, high=100000)
     processors: list[int] = parameter([], "processors that the worker may use; empty: all")
+
+    @property
+    def features_travel_as(self) -> str:
+        """One of codec.ENCODINGS."""
+        return travelling_as(self.encoding, self.workers_elsewhere)
 
 
 class SegmentWorker(CoreNode):
@@ -130,7 +136,7 @@ class SegmentWorker(CoreNode):
             num_segments=card.num_segments,
             segments=frozenset(model.segments),
             input_nbytes=tuple(
-                card.input_nbytes_of(segment, config.encoding) for segment in range(1, card.num_segments + 1)
+                card.input_nbytes_of(segment, config.features_travel_as) for segment in range(1, card.num_segments + 1)
             ),
             neighbours=tuple(config.neighbours),
             strategy=Strategy(config.strategy),
@@ -306,7 +312,8 @@ class SegmentWorker(CoreNode):
             case SendTasks():
                 values = spans(self._tensors.rows(action.tasks))
                 message = tasks_to_message(
-                    action, self._me, self._model.card.model_id, time.monotonic(), values, self.config.encoding
+                    *(action, self._me, self._model.card.model_id, time.monotonic(), values),
+                    self.config.features_travel_as,
                 )
                 self._tasks[action.receiver.name].publish(message)
             case SendAnswers():

@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lifecycle_msgs.msg import Transition
 from rich.console import Console
 
-from mdi_exit_ros.monitoring.cluster_monitor import ClusterMonitor, Snapshot
+from mdi_exit_ros.monitoring.cluster_monitor import BRING_UP, ClusterMonitor, Snapshot
 from mdi_exit_ros.plan import Plan, PlannedNode, processes_of
 from mdi_exit_ros.runner.launching import command_of, node_environment, ros_arguments
 from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
@@ -196,7 +195,7 @@ class _Run:
     def _bring_up(self, source: PlannedNode, view: View) -> None:
         """Has a source configured and activated that waits for it in the process of its home worker."""
         process = self._process_of[source.name]
-        for transition in (Transition.TRANSITION_CONFIGURE, Transition.TRANSITION_ACTIVATE):
+        for transition in BRING_UP:
             began = time.monotonic()
             with contextlib.closing(self._monitor.change_state(source.full_name, transition)) as change:
                 while (succeeded := change.outcome()) is None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.node_settings import travelling_as
 from mdi_exit_ros.parameter import parameters_of
 from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.bottleneck import AllocationSetup, successors_of
@@ -47,7 +48,7 @@ def worker_core(
         ConfigurationError: the model's features do not travel in that encoding; `origin` is the topology.
     """
     settings = _settings(WorkerSettings, parameters)
-    encoding = str(parameters["encoding"])
+    encoding = travelling_as(str(parameters.get("encoding", "auto")), int(parameters["workers_elsewhere"]))
     if encoding not in model.input_nbytes:
         raise ConfigurationError(
             f"{origin}: workers.{life.name}.encoding: expected one of {', '.join(model.input_nbytes)}, got {encoding!r}"
@@ -79,7 +80,7 @@ def controller_core(
     setup = ControllerSetup(
         me=life,
         num_segments=model.num_segments,
-        priority=int(parameters.get("priority", 0)),
+        priority=int(parameters.get("leader_priority", 0)),
         model=model.name,
         model_id=model.model_id,
         curve=model.curve,
