@@ -221,6 +221,14 @@ def test_of_two_sources_with_one_home_worker_the_first_shares_its_process(write)
     assert ["second"] in found
 
 
+@pytest.mark.parametrize("entries", [[], 5, ["controller"], ["nobody"]])
+def test_a_source_with_odd_entries_has_a_process_of_its_own_and_says_so_itself(entries: Any) -> None:
+    nodes = [
+        node.with_parameters(entries=entries) if node.name == "camera" else node for node in planned("two_nodes").nodes
+    ]
+    assert [node.name for process in processes_of(nodes, composed=True) for node in process if len(process) > 1] == []
+
+
 def worker(**parameters: Any) -> dict[str, Any]:
     file = declaration()
     file["workers"]["b"].update(parameters)

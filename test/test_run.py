@@ -175,10 +175,13 @@ def left_behind(log_folder: Path) -> list[int]:
     return found
 
 
-def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path) -> None:
-    process = start("--topology", "two_nodes", "--param", "worker2:batch_max=9999", "--log-dir", str(tmp_path))
+@pytest.mark.parametrize("respawn", [(), ("--use-respawn",)], ids=["once", "respawn"])
+def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path, respawn: tuple[str, ...]) -> None:
+    mistake = ("--param", "worker2:batch_max=9999")
+    process = start("--topology", "two_nodes", *mistake, *respawn, "--log-dir", str(tmp_path))
     output = finish(process, 40)
     assert process.returncode == 2
+    assert (tmp_path / "worker2.log").read_text().count("expected int") == 1, "it was started again"
     assert "error: worker2: parameter batch_max: expected int such as 32 in 1..256" in output.replace("\n", " ")
     assert "Traceback" not in output
     assert left_behind(tmp_path) == []

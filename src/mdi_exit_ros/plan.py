@@ -47,8 +47,9 @@ def processes_of(nodes: Iterable[PlannedNode], *, composed: bool) -> list[tuple[
     found: dict[str, tuple[PlannedNode, ...]] = {node.name: (node,) for node in nodes}
     if composed:
         for node, *_ in list(found.values()):
-            home = found.get(node.parameters["entries"][0], ()) if node.executable == "camera_source" else ()
-            if len(home) == 1 and home[0].computer == node.computer:
+            entries = node.parameters.get("entries") if node.executable == "camera_source" else None
+            home = found.get(str(entries[0]), ()) if isinstance(entries, list | tuple) and entries else ()
+            if [(each.executable, each.computer) for each in home] == [("segment_worker", node.computer)]:
                 found[home[0].name] = (*home, node)
                 del found[node.name]
     return list(found.values())

@@ -50,8 +50,10 @@ def test_without_an_answer_there_is_no_added_latency() -> None:
 
 
 def record(path: Path, *, decisions: str = "Python") -> Path:
-    rows = [{"name": "a", "kind": "graph", "efficiency": 0.6}, {"name": "b", "kind": "latency", "efficiency": None}]
-    path.write_text(json.dumps({"decisions": decisions, "results": rows}))
+    kinds = {"a": "graph", "a topic": "camera", "b": "peer", "bare": "bare", "a topic 20 Hz": "latency"}
+    rows = [{"name": name, "kind": kind, "efficiency": 0.6} for name, kind in kinds.items()]
+    rows[-1]["efficiency"] = None
+    path.write_text(json.dumps({"decisions": decisions, "model_id": "m", "results": rows}))
     return path
 
 
@@ -61,21 +63,26 @@ def test_check_tells_what_has_become_slower(efficiency: float, slower: bool) -> 
     assert found == (["a: efficiency 0.50, was 0.60"] if slower else [])
 
 
-def test_record_leaves_out_rows_without_efficiency(tmp_path: Path) -> None:
-    assert recorded_efficiency(record(tmp_path / "b.json"), decisions="Python") == {"a": 0.6}
+def test_only_graphs_of_a_record_are_compared(tmp_path: Path) -> None:
+    assert recorded_efficiency(record(tmp_path / "b.json"), ["a"], model_id="m") == {"a": 0.6, "a topic": 0.6}
 
 
-def test_record_of_decisions_made_in_the_other_way_is_refused(tmp_path: Path) -> None:
+def test_record_of_other_conditions_is_refused(tmp_path: Path) -> None:
     path = record(tmp_path / "b.json", decisions="compiled")
-    with pytest.raises(ConfigurationError, match="recorded with decisions as compiled, this run has them as Python"):
-        recorded_efficiency(path, decisions="Python")
+    with pytest.raises(ConfigurationError, match="recorded with decisions compiled, this run has Python: record anew"):
+        recorded_efficiency(path, ["a"], model_id="m", decisions="Python")
+    with pytest.raises(ConfigurationError, match="recorded with model_id m, this run has other"):
+        recorded_efficiency(path, ["a"], model_id="other")
 
 
 def test_check_against_what_is_no_record_is_one_clear_message(tmp_path: Path) -> None:
-    for content in ("no json", "{}", "[]", '{"results": []}'):
+    for content in ("no json", "{}", "[]", '{"results": []}', '{"results": [{}], "decisions": "Python"}'):
         path = tmp_path / "b.json"
         path.write_text(content)
         with pytest.raises(ConfigurationError, match="--check: expected results that `mdi-exit bench --json` wrote"):
-            recorded_efficiency(path, decisions="Python")
-    with pytest.raises(ConfigurationError, match="no row of this run was recorded: expected one of a"):
-        regressions([{"name": "b", "kind": "graph", "efficiency": 0.5}], {"a": 0.6})
+            recorded_efficiency(path, ["a"], decisions="Python")
+
+
+def test_record_without_any_graph_of_this_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="has none of c, d: expected one of a, a topic"):
+        recorded_efficiency(record(tmp_path / "b.json"), ["c", "d"], model_id="m")

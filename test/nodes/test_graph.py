@@ -101,6 +101,20 @@ def test_composed_worker_that_is_brought_down_and_up_again_gets_frames_again(tmp
         assert both.stop() == 0, both.said()
 
 
+def test_paused_source_writes_its_summary_when_it_ends_and_not_before(tmp_path):
+    path = tmp_path / "summary.json"
+    with graph(tmp_path, "/shared") as (start, observer):
+        found = observer.listen(topics.ClusterTopics("/shared").sources)
+        start("controller", "controller")
+        both = start(composed(summary_path=str(path)))
+        observer.wait_until(lambda: found and found[-1].ok > 100, 30.0, "answers")
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        assert observer.call(ChangeState, "/robot/camera/change_state", request).success
+        assert not path.exists()
+        assert both.stop() == 0, both.said()
+    assert json.loads(path.read_text())["unaccounted"] == 0
+
+
 @pytest.mark.parametrize(
     ("worker_signal", "source_signal"), [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)]
 )

@@ -12,8 +12,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.nodes.images.decoding import from_message
-from mdi_exit_ros.nodes.images.inputs import SAMPLE, is_live, open_input
-from mdi_exit_ros.nodes.images.reader import Reader
+from mdi_exit_ros.nodes.images.inputs import SAMPLE, CameraFrame, is_live, open_input
+from mdi_exit_ros.nodes.images.reader import Arrivals, Reader
 
 CLASSES = ("cat", "dog")
 RED = np.zeros((6, 4, 3), np.uint8)
@@ -258,3 +258,12 @@ def test_reader_stops_although_nobody_takes_its_frames(tmp_path):
     reader.stop()
     thread.join(5.0)
     assert not thread.is_alive()
+
+
+def test_arrivals_that_can_no_longer_wait_are_counted():
+    arrivals = Arrivals((6, 4), limit=0, ahead_max=2)
+    for _ in range(5):
+        arrivals.put(CameraFrame(RGB))
+    assert arrivals.excess == 3
+    arrivals.take()
+    assert arrivals.excess == 2

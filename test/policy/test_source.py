@@ -112,6 +112,14 @@ def test_credit_is_never_exceeded() -> None:
     assert sequences(hear(core, 0.3, received=2, credit=3)) == [3, 4]
 
 
+def test_what_is_offered_beyond_the_room_is_refused_though_nothing_is_dropped_by_itself() -> None:
+    core = ready_source(credit=0, drop=False, waiting_max=4)
+    assert offer(core, 0, 0.1, count=6) == [
+        closed(number, REFUSED, Reason.STALE, attempt=0, latency_s=0.0) for number in (0, 1)
+    ]
+    assert core.room == 0
+
+
 def test_new_life_of_the_home_worker_voids_its_credit() -> None:
     core = ready_source(credit=8, drop=False)
     offer(core, 0, 0.1)

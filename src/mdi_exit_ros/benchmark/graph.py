@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -73,14 +75,16 @@ def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) ->
     return {**summary, **usage.per_frame(summary["steady_fps"] or summary["throughput_fps"], summary["duration_s"])}
 
 
-def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) -> float:
+def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) -> float | None:
     """The highest offered rate (Hz) with fewer than 5 % of the frames refused or failed, by bisection.
+
+    None where it lies outside of what is searched.
 
     Args:
         around_fps: the search covers half of it to one and a half.
         extra: further options of `mdi-exit run`.
     """
-    low, high = 0.5 * around_fps, 1.5 * around_fps
+    lowest, highest = low, high = 0.5 * around_fps, 1.5 * around_fps
     for _ in range(PEAK_STEPS):
         rate = (low + high) / 2.0
         offered = ("--rate", f"{rate:.1f}", "--drop")
@@ -89,7 +93,7 @@ def peak_rate(work: GraphWork, *, around_fps: float, extra: Sequence[str] = ()) 
             low = rate
         else:
             high = rate
-    return low
+    return low if lowest < low and high < highest else None
 
 
 class _Usage:
@@ -109,7 +113,15 @@ class _Usage:
                     self._samples.append((time.monotonic(), *_used(family)))
 
     def per_frame(self, fps: float, duration_s: float) -> dict[str, float | None]:
-        """What the middle of the run used for each frame; frames ran for the last `duration_s`."""
+        """What the middle of the run used for each frame; frames ran for the last `duration_s`.
+
+        A source that shares its worker's process lives on after its last frame: the idle end does not count.
+        """
+        used = [later[1] - earlier[1] for earlier, later in itertools.pairwise(self._samples)]
+        idle = 0.5 * statistics.median(used) if used else 0.0
+        while used and used[-1] < idle:
+            used.pop()
+            self._samples.pop()
         end = self._samples[-1][0] if self._samples else 0.0
         middle = [each for each in self._samples if end - 0.8 * duration_s <= each[0] <= end - 0.2 * duration_s]
         if len(middle) < 4 or fps <= 0.0:

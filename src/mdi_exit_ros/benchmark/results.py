@@ -101,43 +101,46 @@ def _median(values: Sequence[float | None]) -> float | None:
     return spread(known)["median"] if known else None
 
 
-def recorded_efficiency(baseline: Path, *, decisions: str) -> dict[str, float]:
-    """The efficiency of every row of a recorded run, by its name.
+def recorded_efficiency(baseline: Path, names: Sequence[str], **conditions: str) -> dict[str, float]:
+    """The efficiency of every graph of a recorded run, by its name.
 
     Args:
         baseline: what `mdi-exit bench --json` wrote.
-        decisions: `compiled` or `Python`: how they are made in the run to compare.
+        names: graphs that will be compared; of which one is recorded at least.
+        conditions: fields of the results that have to be the same: how decisions are made, model, backend, precision.
 
     Raises:
-        ConfigurationError: `baseline` is no file of results, or its decisions were made in the other way.
+        ConfigurationError: `baseline` is no file of results, has other conditions or none of these graphs.
     """
     try:
         document = json.loads(baseline.read_text(encoding="utf-8"))
-        recorded = {each["name"]: each["efficiency"] for each in document["results"] if each["efficiency"] is not None}
-        before = document["decisions"]
+        recorded = {
+            each["name"]: float(each["efficiency"])
+            for each in document["results"]
+            if each["kind"] in ("graph", "camera")
+        }
+        before = {key: document[key] for key in conditions}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
             f"--check: expected results that `mdi-exit bench --json` wrote, {baseline} cannot be used: {error!r}"
         ) from error
-    if before != decisions:
+    for key, now in conditions.items():
+        if before[key] != now:
+            raise ConfigurationError(
+                f"--check: {baseline} was recorded with {key} {before[key]}, this run has {now}: record anew, or "
+                "measure in the same way (`make compiled` and `make interpreted` change how decisions are made)"
+            )
+    if not recorded.keys() & set(names):
         raise ConfigurationError(
-            f"--check: {baseline} was recorded with decisions as {before}, this run has them as {decisions}: "
-            "`make compiled` or `make interpreted` changes that, or record anew"
+            f"--check: {baseline} has none of {', '.join(names)}: expected one of {', '.join(recorded) or 'no graph'}"
         )
     return recorded
 
 
 def regressions(results: Sequence[Mapping[str, Any]], recorded: Mapping[str, float]) -> list[str]:
-    """What has become slower than `recorded`, a line each; efficiencies are compared, not frames per second.
-
-    Raises:
-        ConfigurationError: none of these rows was recorded.
-    """
-    common = [each for each in results if each["name"] in recorded and each["kind"] not in ("bare", "latency")]
-    if not common:
-        raise ConfigurationError(f"--check: no row of this run was recorded: expected one of {', '.join(recorded)}")
+    """Graphs that have become slower than `recorded`, a line each; efficiencies are compared, not frames per second."""
     return [
         f"{each['name']}: efficiency {each['efficiency']:.2f}, was {recorded[each['name']]:.2f}"
-        for each in common
-        if each["efficiency"] < (1.0 - CHECK_TOLERANCE) * recorded[each["name"]]
+        for each in results
+        if each["name"] in recorded and each["efficiency"] < (1.0 - CHECK_TOLERANCE) * recorded[each["name"]]
     ]

@@ -143,7 +143,13 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, or bf16 where the backend has it.")
 @click.option("--frames", default=12000, show_default=True, type=click.IntRange(min=1), help="Frames per graph run.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Turns.")
-@click.option("--bare-seconds", default=3.0, show_default=True, type=float, help="Length of one bare measurement (s).")
+@click.option(
+    "--bare-seconds",
+    default=3.0,
+    show_default=True,
+    type=click.FloatRange(min=0.1),
+    help="Length of one bare measurement (s).",
+)
 @click.option(
     "--peak", is_flag=True, help="Also search each graph's highest rate with under 5 % refused (a minute each)."
 )
@@ -182,9 +188,13 @@ def bench(
     if not (direct or behind_topics or chosen):
         raise ConfigurationError("nothing to measure: expected a --graph, a --camera-topic or a --peer, got none")
     decisions = "compiled" if is_compiled() else "Python"
-    recorded = recorded_efficiency(check, decisions=decisions) if check is not None else None
     card = load_card(model)
     backend = resolve_backend(backend)
+    conditions = {"decisions": decisions, "model_id": card.model_id, "backend": backend, "precision": precision}
+    recorded = None
+    if check is not None:
+        names = [*map(str, direct), *(f"{graph} topic" for graph in behind_topics)]
+        recorded = recorded_efficiency(check, names, **conditions)
     if backend != "torch":
         ensure_exported(card)
     archive = sample_archive()
@@ -252,6 +262,8 @@ def bench(
         if peak:
             console.print(f"{graph}: looking for its peak rate")
             result["peak_rate_hz"] = peak_rate(work_of(graph), around_fps=result["fps"], extra=(*graph.options, *extra))
+            if result["peak_rate_hz"] is None:
+                console.print(f"{graph}: no peak between half and one and a half times {result['fps']:.0f} Hz")
         rows.append(result)
     for graph, seen in camera_runs.items():
         facts = {"backend": backend, "precision": precision, **graph.facts}
@@ -283,11 +295,10 @@ def bench(
         document = {
             "method": METHOD,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "model_id": card.model_id,
+            **conditions,
             "input_hash": file_hash(archive),
             "machine": machine(),
             "version": version("mdi_exit_ros"),
-            "decisions": decisions,
             "results": rows,
         }
         write_json(document, json_path)

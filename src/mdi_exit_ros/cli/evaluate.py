@@ -87,6 +87,8 @@ def evaluate(
     height, width, _ = card.input_shape
     images = load_split(data or str(sample_archive()), split, image_size=(height, width))
     backend = resolve_backend(backend)
+    if backends:
+        resolve_backend("torch")  # which the others are compared with
     runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=threads)
     answers: dict[str, NDArray[Any]] = {}
     console = wide_console()

@@ -309,7 +309,10 @@ def _own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[s
                 f"--param: expected NODE:KEY=VALUE with a node of {', '.join(names)}, such as {names[0]}:batch_max=8; "
                 f"got {text!r}"
             )
-        given.setdefault(node, {})[key] = yaml.safe_load(value)
+        try:
+            given.setdefault(node, {})[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigurationError(f"--param: expected a value as in YAML, got {value!r} in {text!r}") from error
     return given
 
 

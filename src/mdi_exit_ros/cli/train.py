@@ -13,7 +13,13 @@ import click
 @click.option("--architecture", default="mobilenetv2", show_default=True, help="What to train, or a file of one.")
 @click.option("--start-from", help="Model whose weights to start with, or torchvision for its ImageNet weights.")
 @click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
-@click.option("--seed", default=1, show_default=True, type=int, help="Decides the split, the weights and the order.")
+@click.option(
+    "--seed",
+    default=1,
+    show_default=True,
+    type=click.IntRange(0, 2**31 - 1),
+    help="Decides the split, the weights and the order.",
+)
 @click.option("--batch-size", default=256, show_default=True, type=click.IntRange(min=1))
 @click.option(
     "--precision",

@@ -92,6 +92,7 @@ class CameraSource(CoreNode):
         self.open_subscription(self.topics.workers, self._on_worker, raw=True)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self._image_topic = ""
+        self._unwritten: dict[str, Any] | None = None
         if isinstance(self._input, TopicInput):
             base = self.resolve_topic_name(IMAGE.name)
             topic = IMAGE if config.image_transport == "raw" else compressed(base)
@@ -121,7 +122,7 @@ class CameraSource(CoreNode):
         self._reader: Reader | Arrivals
         self._reader_thread = None
         if isinstance(self._input, TopicInput):
-            self._reader = Arrivals(size, limit=limit)
+            self._reader = Arrivals(size, limit=limit, ahead_max=self.settings.waiting_max)
         else:
             self._reader = Reader(self._input, size, limit=limit, loop=self.config.loop, ready=self.wake)
             self._reader_thread = self.run_thread(self._reader.loop, name="reader")
@@ -138,12 +139,29 @@ class CameraSource(CoreNode):
         )
 
     def halt(self, core: Core) -> None:
-        """Ends the reader thread and writes the summary."""
+        """Ends the reader thread; the summary is written when the input is over or the node ends, not in a pause."""
         self._reader.stop()
         if self._reader_thread is not None:
             self._reader_thread.join(2.0)
         if self.config.summary_path and isinstance(core, SourceCore):
-            write(self._summary(core), Path(self.config.summary_path).expanduser())
+            self._unwritten = self._summary(core)
+        if self.done or self._input_over:
+            self._write_summary()
+
+    def close(self) -> None:
+        """Writes the summary of a life that was paused and will not go on."""
+        self._write_summary()
+
+    def _write_summary(self) -> None:
+        found, self._unwritten = self._unwritten, None
+        if found is None:
+            return
+        try:
+            write(found, Path(self.config.summary_path).expanduser())
+        except OSError as error:
+            raise ConfigurationError(
+                f"summary_path: {self.config.summary_path} cannot be written: {error.strerror}"
+            ) from error
 
     # ---- messages in -----------------------------------------------------------------------------------------
 
@@ -215,7 +233,7 @@ class CameraSource(CoreNode):
         while frame is not None and self._pace.due_at <= now:
             first = self._sequence
             labels: list[int | None] = []
-            room = self.core.room if self._asks else sys.maxsize
+            room = max(self.core.room, self._reader.excess) if self._asks else sys.maxsize
             if not self._input.live and self.core.is_early:
                 break
             while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:

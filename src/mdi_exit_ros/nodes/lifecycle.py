@@ -228,6 +228,7 @@ class CoreNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Opens model and endpoints."""
+        self.failure = None  # of an attempt before
         return self._attempt(self.open)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:

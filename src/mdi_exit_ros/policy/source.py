@@ -313,8 +313,8 @@ class SourceCore:
             self._close(frame, Status.FAILED, frame.reason, now)
 
     def _drop(self, now: float) -> None:
-        """Live input: newest wins, the oldest waiting frame is refused."""
-        while self._settings.drop and len(self._waiting) > self._settings.waiting_max:
+        """Newest wins: the oldest frame that waits is refused. An input that asks for `room` never comes to that."""
+        while len(self._waiting) > self._settings.waiting_max:
             reason = Reason.RATE if now < self._next_admission_at else Reason.STALE
             self._close(self._waiting.popleft(), Status.REFUSED, reason, now)
 

@@ -67,7 +67,6 @@ class WorkerCore:
         self._settings = setup.settings
         self._now = 0.0
         self._backlog_s = 0.0
-        self._segments = setup.segments
         self._loading: frozenset[int] = frozenset()
         self._next_model = PreparedModel(setup.model_id)
         self._leaves = False  # takes no more tasks of this model
@@ -312,8 +311,7 @@ class WorkerCore:
 
     def _hold(self, segments: frozenset[int], now: float) -> None:
         """Holds `segments` from now on; waiting tasks of others have to move."""
-        dropped, self._segments = self._segments - segments, segments
-        self._offloader.segments = segments
+        dropped, self._offloader.segments = self._segments - segments, segments
         waiting = self._workload.input
         for segment in dropped:
             for task in waiting.take(segment, len(waiting)):
@@ -349,7 +347,7 @@ class WorkerCore:
             return False
         if self._workload.remove(older):
             self._gone.append(older)
-        stream.held -= 1
+        self._inflow.release(stream)
         del self._held[task.frame]
         return True
 
@@ -500,6 +498,10 @@ class WorkerCore:
         self._warnings.append(Warn(key, text))
 
     # ---- policy in force -------------------------------------------------------------------------------
+
+    @property
+    def _segments(self) -> frozenset[int]:
+        return self._offloader.segments
 
     @property
     def _thresholds(self) -> tuple[float, ...]:

@@ -43,13 +43,17 @@ class Program(NamedTuple):
 
 
 class ProcessState(NamedTuple):
-    """How a process is. `status` is its exit status once it ended: -1 after a signal."""
+    """How a process is. `status` is its exit status once it ended: -1 after a signal.
+
+    One that `fails` ended soon after its start and is about to be started again.
+    """
 
     name: str
     pid: int
     running: bool
     ended: bool
     status: int
+    fails: bool = False
 
 
 class ProcessGroup:
@@ -127,6 +131,7 @@ class ProcessGroup:
                 running=info["statename"] in _STARTED,
                 ended=info["name"] in self._begun and info["statename"] in _DEAD,
                 status=info["exitstatus"],
+                fails=info["statename"] == "BACKOFF",
             )
             for info in infos
         }
@@ -157,6 +162,10 @@ class ProcessGroup:
         errors = [line for line in lines if line.startswith("error:") or "[ERROR]" in line or "[FATAL]" in line]
         line = (errors or lines or ["it said nothing"])[-1]
         return line.split("error: ", 1)[-1].strip()  # without the log's own prefix
+
+    def told_user(self, name: str) -> bool:
+        """Whether a program said what the user did wrong."""
+        return any("error: " in line for line in _lines(self.log(name)))
 
     @property
     def _supervisor(self) -> Any:

@@ -211,7 +211,9 @@ class _Run:
 
     def _has_finished(self, source: str) -> bool:
         """Whether a source has played its input and written its summary."""
-        return self._states[source].ended if self._is_alone(source) else self._summary_of(source).is_file()
+        if not self._is_alone(source):
+            return self._summary_of(source).is_file()
+        return source in self._states and self._states[source].ended
 
     def _ended_well(self, source: str, state: ProcessState) -> bool:
         return state.status == 0 if self._is_alone(source) else self._has_finished(source)
@@ -260,7 +262,9 @@ class _Run:
         self._states = self._group.states()
         for state in self._states.values():
             self._quotas.place(state.name, state.pid)
-        ended = [state for state in self._states.values() if state.ended]
+        ended = [
+            state for state in self._states.values() if state.ended or (state.fails and state.name not in self._heard)
+        ]
         for state in ended:
             self._judge(state)
         self._note = ", ".join(f"{state.name} has ended" for state in ended if state.name not in self._session.sources)
@@ -270,6 +274,7 @@ class _Run:
         return snapshot
 
     _note = ""
+    _states: Mapping[str, ProcessState] = {}  # before the first look
 
     def _judge(self, state: ProcessState) -> None:
         """A node that ends before it worked, and a source that ends badly, end the run; a worker may die later."""
@@ -278,9 +283,14 @@ class _Run:
         if is_source and all(self._ended_well(name, state) for name in within):
             return
         if is_source or (state.name not in self._heard and state.name in self._session.workers):
-            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))
+            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", self._status_of(state))
         if state.name not in self._session.workers and self._monitor.snapshot().cluster is None:
-            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", _status(state))
+            raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", self._status_of(state))
+
+    def _status_of(self, state: ProcessState) -> int:
+        """That of the run, when this process is why it ends; of one that is to be started again none is known."""
+        told = self._group.told_user(state.name) if state.fails else state.status == EXIT_USER_ERROR
+        return EXIT_USER_ERROR if told else EXIT_FAILED
 
     def _summary(self, snapshot: Snapshot) -> dict[str, Any] | None:
         paths = [_summary_path(self._folder, name) for name in self._session.sources]
@@ -290,10 +300,6 @@ class _Run:
         planned = {node.name for node in self._session.plan.named("segment_worker")}
         statistics = {name: worker_statistics(seen) for name, seen in snapshot.workers.items() if name in planned}
         return with_workers(merge(parts), statistics)
-
-
-def _status(state: ProcessState) -> int:
-    return EXIT_USER_ERROR if state.status == EXIT_USER_ERROR else EXIT_FAILED
 
 
 @contextlib.contextmanager

@@ -138,10 +138,11 @@ class Trainer:
         self._images = torch.from_numpy(training.images)
         self._labels = torch.from_numpy(training.labels)
         self.steps_per_epoch = len(training) // options.batch_size
-        if options.averaged_epochs >= options.epochs:
+        others = options.epochs - options.averaged_epochs
+        if options.averaged_epochs and others <= options.warm_up_share * options.epochs:
             raise ConfigurationError(
                 f"{options.averaged_epochs} epochs cannot be averaged of {options.epochs}: expected fewer, as the "
-                "learning rate has to fall before"
+                "learning rate has to rise and fall before"
             )
         if self.steps_per_epoch == 0:
             raise ConfigurationError(

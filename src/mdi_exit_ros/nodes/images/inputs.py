@@ -229,14 +229,16 @@ class DeviceInput:
     content_hash = ""
 
     def __init__(self, number: int) -> None:
-        self._name = f"device:{number}"
-        self._capture = cv2.VideoCapture(number)
-        if not self._capture.isOpened():
+        self._number = number
+        capture = cv2.VideoCapture(number)
+        is_there = capture.isOpened()
+        capture.release()
+        if not is_there:
             raise DataError(f"input: camera device {number} cannot be opened: is it plugged in and permitted?")
 
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
         """Frames until the device ends."""
-        yield from _captured(self._capture, stop, self._name)
+        yield from _captured(cv2.VideoCapture(self._number), stop, f"device:{self._number}")
 
 
 def _captured(capture: cv2.VideoCapture, stop: threading.Event, name: str) -> Iterator[CameraFrame]:

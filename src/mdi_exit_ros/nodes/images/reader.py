@@ -42,6 +42,11 @@ class Reader:
         self.ended = False
 
     @property
+    def excess(self) -> int:
+        """None: what is ahead can wait."""
+        return 0
+
+    @property
     def total(self) -> int:
         """Frames that will come in all; 0 when unknown."""
         if isinstance(self._passes, range) and self._source.total:
@@ -108,12 +113,14 @@ class Arrivals:
     Args:
         size: (H, W) of the network's input.
         limit: frames to take in all; 0 for all that come.
+        ahead_max: frames that may wait here for the source.
     """
 
-    def __init__(self, size: tuple[int, int], *, limit: int) -> None:
+    def __init__(self, size: tuple[int, int], *, limit: int, ahead_max: int) -> None:
         self.total = limit
         self._size = size
         self._ahead: deque[CameraFrame] = deque()
+        self._ahead_max = ahead_max
         self._taken = 0
 
     @property
@@ -127,6 +134,11 @@ class Arrivals:
             if frame.image is not None:
                 frame = frame._replace(image=resize(frame.image, *self._size))
             self._ahead.append(frame)
+
+    @property
+    def excess(self) -> int:
+        """Frames that cannot wait here any longer, whether the source has room for them or not."""
+        return max(0, len(self._ahead) - self._ahead_max)
 
     def peek(self) -> CameraFrame | None:
         """The next frame without taking it; None when none is there."""
