@@ -19,14 +19,17 @@ from mdi_exit_ros.benchmark.graph import GraphWork, graph_summary, peak_rate
 from mdi_exit_ros.benchmark.peers import PEERS, missing_library, peer_result
 from mdi_exit_ros.benchmark.results import latency_row, recorded_efficiency, regressions, row
 from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.cli.run import own_parameters
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.policy.compiled import is_compiled
 from mdi_exit_ros.resources import sample_archive
 from mdi_exit_ros.task import Strategy
+from mdi_exit_ros.topology import load_topology
 
 METHOD = (
     "Bare loop, graphs and peers in turn, repeated; medians, and efficiency as the median of the turns' ratios. All "
@@ -190,6 +193,10 @@ def bench(
     decisions = "compiled" if is_compiled() else "Python"
     card = load_card(model)
     backend = resolve_backend(backend)
+    for graph in (*direct, *behind_topics):
+        options = PlanOptions(strategy=graph.strategy, model=model)
+        plan = make_plan(load_topology(graph.topology), options, card.num_segments, card.segment_costs)
+        own_parameters(plan, parameters)
     conditions = {"decisions": decisions, "model_id": card.model_id, "backend": backend, "precision": precision}
     recorded = None
     if check is not None:

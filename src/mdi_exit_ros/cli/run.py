@@ -209,7 +209,7 @@ def run(
         ),
     )
     plan = make_plan(declared, options, card.num_segments, card.segment_costs)
-    own = _own_parameters(plan, parameters)
+    own = own_parameters(plan, parameters)
     plan = plan.with_parameters(own)
     nodes = plan.on(computer)
     if not nodes:
@@ -298,7 +298,12 @@ def _threshold_parameters(thresholds: tuple[float, ...], num_segments: int) -> d
     return {f"exit_threshold.{number}": value for number, value in zip(exits, thresholds, strict=False)}
 
 
-def _own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+def own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """The parameters that texts NODE:KEY=VALUE give nodes of the plan.
+
+    Raises:
+        ConfigurationError: another form, a node that is not in the plan, or a value that is no YAML.
+    """
     given: dict[str, dict[str, Any]] = {}
     names = [node.name for node in plan.nodes]
     for text in parameters:
