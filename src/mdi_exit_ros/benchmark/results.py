@@ -122,7 +122,8 @@ def recorded_efficiency(baseline: Path, names: Sequence[str], **conditions: str)
         before = {key: document[key] for key in conditions}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigurationError(
-            f"--check: expected results that `mdi-exit bench --json` wrote, {baseline} cannot be used: {error!r}"
+            f"--check: expected results that `mdi-exit bench --json` wrote, {baseline} cannot be used: "
+            f"{error if isinstance(error, OSError) else repr(error)}"
         ) from error
     for key, now in conditions.items():
         if before[key] != now:
