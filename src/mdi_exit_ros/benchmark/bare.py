@@ -26,6 +26,7 @@ from mdi_exit_ros.model.card import load_card
 WARM_UP_BATCHES = 5
 WARM_UP_FRAMES = 50
 START_TIMEOUT_S = 120.0
+PROMISING_LAYOUTS = 4
 
 
 def archive_files(path: Path) -> list[bytes]:
@@ -221,8 +222,15 @@ def layouts(cores: int) -> list[Layout]:
 
 
 def best_layout(work: Work, files: list[bytes], *, cores: int, duration_s: float) -> tuple[Layout, dict[str, float]]:
-    """The fastest layout, and frames per second of each that was tried."""
+    """The fastest layout, and frames per second of each that was tried.
+
+    The fastest few of a first look are tried twice more, and the best try of each counts: what else runs on the computer
+    can only make one slower.
+    """
     tried = {layout: bare_run(work, layout, files, duration_s=duration_s).fps for layout in layouts(cores)}
+    promising = sorted(tried, key=lambda layout: tried[layout], reverse=True)[:PROMISING_LAYOUTS]
+    for layout in (*promising, *promising):
+        tried[layout] = max(tried[layout], bare_run(work, layout, files, duration_s=duration_s).fps)
     return max(tried, key=lambda layout: tried[layout]), {str(layout): fps for layout, fps in tried.items()}
 
 
