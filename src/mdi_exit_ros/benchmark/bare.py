@@ -224,14 +224,15 @@ def layouts(cores: int) -> list[Layout]:
 def best_layout(work: Work, files: list[bytes], *, cores: int, duration_s: float) -> tuple[Layout, dict[str, float]]:
     """The fastest layout, and frames per second of each that was tried.
 
-    The fastest few of a first look are tried twice more, and the best try of each counts: what else runs on the computer
-    can only make one slower.
+    The fastest few of a first look are tried twice more in turn, and the median of each counts, as one moment of a
+    shared computer says little.
     """
-    tried = {layout: bare_run(work, layout, files, duration_s=duration_s).fps for layout in layouts(cores)}
-    promising = sorted(tried, key=lambda layout: tried[layout], reverse=True)[:PROMISING_LAYOUTS]
+    tries = {layout: [bare_run(work, layout, files, duration_s=duration_s).fps] for layout in layouts(cores)}
+    promising = sorted(tries, key=lambda layout: tries[layout], reverse=True)[:PROMISING_LAYOUTS]
     for layout in (*promising, *promising):
-        tried[layout] = max(tried[layout], bare_run(work, layout, files, duration_s=duration_s).fps)
-    return max(tried, key=lambda layout: tried[layout]), {str(layout): fps for layout, fps in tried.items()}
+        tries[layout].append(bare_run(work, layout, files, duration_s=duration_s).fps)
+    found = {layout: statistics.median(fps) for layout, fps in tries.items()}
+    return max(promising, key=lambda layout: found[layout]), {str(layout): fps for layout, fps in found.items()}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
