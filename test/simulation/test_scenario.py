@@ -158,7 +158,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
         ("worker.queue_capacty: unknown key (did you mean 'queue_capacity'?): expected one of queue_capacity, "),
     ),
     ({"worker": {"queue_capacity": "x"}}, "worker.queue_capacity: expected a whole number, got 'x'"),
-    ({"worker": {"encoding": "int4"}}, "worker.encoding: expected one of raw, fp16, int8, got 'int4'"),
+    ({"worker": {"encoding": "int4"}}, "worker.encoding: expected one of auto, raw, fp16, int8, got 'int4'"),
     ({"worker": {"threads": -1}}, "worker.threads: expected 0..256, got -1"),
     (
         {"worker": {"backend": "openvino"}},
@@ -237,7 +237,9 @@ def test_encoding_of_a_topology_that_is_none_is_told(model: SimulatedModel, tmp_
     path.write_text(
         "computers: {a: }\nworkers: {w1: {computer: a, encoding: int4}}\nsources: {cam: {computer: a, home: w1}}\n"
     )
-    with pytest.raises(ConfigurationError, match=r"workers\.w1\.encoding: expected one of raw, fp16, int8, got 'int4'"):
+    with pytest.raises(
+        ConfigurationError, match=r"workers\.w1\.encoding: expected one of auto, raw, fp16, int8, got 'int4'"
+    ):
         Simulation(make_scenario({"topology": str(path)}, origin=FILE), model)
 
 

@@ -69,6 +69,7 @@ class CameraSource(CoreNode):
 
     def __init__(self, local: LocalDelivery | None = None) -> None:
         super().__init__("camera_source", local)
+        self._unwritten: dict[str, Any] | None = None
         self.config = self.declare_config(CameraSourceConfig)
         settings = declare(self, SourceSettings, leave_out=frozenset({"drop"}))
         drop = self.config.drop == "oldest" or (self.config.drop == "auto" and is_live(self.config.input))
@@ -92,7 +93,6 @@ class CameraSource(CoreNode):
         self.open_subscription(self.topics.workers, self._on_worker, raw=True)
         self.open_subscription(self.topics.policy_in, self._on_policy)
         self._image_topic = ""
-        self._unwritten: dict[str, Any] | None = None
         if isinstance(self._input, TopicInput):
             base = self.resolve_topic_name(IMAGE.name)
             topic = IMAGE if config.image_transport == "raw" else compressed(base)

@@ -11,6 +11,7 @@ from typing import Any, assert_never
 from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
+from rclpy.timer import Timer
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import INT8
@@ -69,6 +70,7 @@ class Controller(CoreNode):
 
     def __init__(self, local: LocalDelivery | None = None) -> None:
         super().__init__("controller", local)
+        self._mirror_timer: Timer | None = None
         self.config = self.declare_config(ControllerConfig)
         self.set_points = declare(self, SetPointSettings)
         self.settings = declare(self, AdaptationSettings)
@@ -110,7 +112,9 @@ class Controller(CoreNode):
 
     def close(self) -> None:
         """Stops mirroring."""
-        self.destroy_timer(self._mirror_timer)
+        if self._mirror_timer is not None:
+            self.destroy_timer(self._mirror_timer)
+            self._mirror_timer = None
 
     def start(self) -> ControllerCore:
         """A new core with the set-points as they are."""
