@@ -66,9 +66,7 @@ class Plan:
     nodes: tuple[PlannedNode, ...]
 
     def on(self, computer: str) -> tuple[PlannedNode, ...]:
-        """The nodes of one computer; of every computer for `all`. Workers learn how many they are there.
-
-        Where some are elsewhere, features travel in a quarter of their bytes unless the topology or its user says how.
+        """The nodes of one computer; of every computer for `all`. Workers learn how many they are there and elsewhere.
 
         Raises:
             ConfigurationError: the topology has no such computer.

@@ -117,12 +117,7 @@ class _Usage:
 
         A source that shares its worker's process lives on after its last frame: the idle end does not count.
         """
-        used = [later[1] - earlier[1] for earlier, later in itertools.pairwise(self._samples)]
-        idle = 0.5 * statistics.median(used) if used else 0.0
-        while used and used[-1] < idle:
-            used.pop()
-            self._samples.pop()
-        end = self._samples[-1][0] if self._samples else 0.0
+        end = _busy_until(self._samples)
         middle = [each for each in self._samples if end - 0.8 * duration_s <= each[0] <= end - 0.2 * duration_s]
         if len(middle) < 4 or fps <= 0.0:
             return {"cpu_s_per_1000_frames": None, "context_switches_per_frame": None}
@@ -132,6 +127,13 @@ class _Usage:
             "cpu_s_per_1000_frames": 1000.0 * (cpu_after - cpu_before) / frames,
             "context_switches_per_frame": (switches_after - switches_before) / frames,
         }
+
+
+def _busy_until(samples: Sequence[tuple[float, float, int]]) -> float:
+    """The end of the last stretch between two samples in which half of the usual processor time was used; 0: none."""
+    used = [(later[0], later[1] - earlier[1]) for earlier, later in itertools.pairwise(samples)]
+    usual = statistics.median(cpu_s for _, cpu_s in used) if used else 0.0
+    return max((at for at, cpu_s in used if cpu_s >= 0.5 * usual), default=0.0)
 
 
 def _used(family: Sequence[psutil.Process]) -> tuple[float, int]:

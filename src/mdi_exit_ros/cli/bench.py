@@ -58,6 +58,11 @@ class _Graph(NamedTuple):
         return f"{self.topology} {self.strategy}{' composed' if self.composed else ''}"
 
     @property
+    def topic_name(self) -> str:
+        """Of its row when it is measured from an image topic."""
+        return f"{self} topic"
+
+    @property
     def options(self) -> tuple[str, ...]:
         """Of `mdi-exit run`."""
         return ("--use-composition",) if self.composed else ()
@@ -200,7 +205,7 @@ def bench(
     conditions = {"decisions": decisions, "model_id": card.model_id, "backend": backend, "precision": precision}
     recorded = None
     if check is not None:
-        names = [*map(str, direct), *(f"{graph} topic" for graph in behind_topics)]
+        names = [*map(str, direct), *(graph.topic_name for graph in behind_topics)]
         recorded = recorded_efficiency(check, names, **conditions)
     if backend != "torch":
         ensure_exported(card)
@@ -274,7 +279,7 @@ def bench(
         rows.append(result)
     for graph, seen in camera_runs.items():
         facts = {"backend": backend, "precision": precision, **graph.facts}
-        name = f"{graph} topic"
+        name = graph.topic_name
         full, low = [run.full_rate for run in seen], [run.low_rate for run in seen]
         base, alone = reference[graph.strategy.has_exits], one_frame[graph.strategy.has_exits]
         summaries = [run.summary for run in seen]

@@ -230,12 +230,11 @@ class CameraSource(CoreNode):
         assert self.core is not None
         frame = self._reader.peek()
         stamp = self.get_clock().now()
-        while frame is not None and self._pace.due_at <= now:
+        waits = not self._input.live and self.core.is_early
+        while not waits and frame is not None and self._pace.due_at <= now:
             first = self._sequence
             labels: list[int | None] = []
             room = max(self.core.room, self._reader.excess) if self._asks else sys.maxsize
-            if not self._input.live and self.core.is_early:
-                break
             while frame is not None and frame.image is not None and len(labels) < room and self._pace.due_at <= now:
                 self._take(frame, now, stamp)
                 labels.append(frame.label)

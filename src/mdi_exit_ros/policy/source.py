@@ -122,8 +122,7 @@ class SourceCore:
         """When the next Tick is due (s), if nothing happens before; None when finished."""
         if self._finished:
             return None
-        deadline = self._reported_at + self._settings.status_interval_s
-        deadline = min(deadline, self._retries.next_deadline())
+        deadline = min(self._reported_at + self._settings.status_interval_s, self._retries.next_deadline())
         if self._gathered and self._gathered_until > self._handled_at:
             deadline = min(deadline, self._gathered_until)
         if self._waiting and self._next_admission_at > self._handled_at:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -205,8 +205,7 @@ class Trainer:
         torch.manual_seed(seed)  # dropout
         with torch.autocast(self._device, dtype=torch.bfloat16, enabled=self.options.precision == "bf16"):
             update_bn(self._augmented(torch.Generator().manual_seed(seed)), self.average)
-        average: Any = self.average.module
-        return average  # type: ignore[no-any-return]
+        return cast(SegmentedNetwork, self.average.module)
 
     def _augmented(self, generator: torch.Generator) -> Iterator[torch.Tensor]:
         """Batches of all training images as an epoch would see them."""
