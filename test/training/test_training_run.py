@@ -211,7 +211,7 @@ def test_a_run_can_start_from_another_models_weights(trained: Path, tiny_archive
 def test_weights_of_another_backbone_are_no_start(tmp_path: Path) -> None:
     stranger = StartingPoint("a stranger", {"conv.weight": torch.zeros(3)})
     with pytest.raises(ModelError, match="no weight of a stranger fits"):
-        stranger.fill(SegmentedNetwork(RUN.architecture))
+        stranger.fill(SegmentedNetwork(RUN.architecture), torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
 
 
 def test_torchvisions_weights_start_the_same_layers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_torchvisions_weights_start_the_same_layers(monkeypatch: pytest.MonkeyPa
     weights = torchvision_module("models").MobileNet_V2_Weights.DEFAULT
     monkeypatch.setattr(type(weights), "get_state_dict", lambda *_, **__: network.state_dict())
     ours = SegmentedNetwork(RUN.architecture)
-    said = starting_point("torchvision", ours, "mobilenet_v2").fill(ours)
+    said = starting_point("torchvision", ours, "mobilenet_v2").fill(ours, torch.zeros(1, 32, 32, 3, dtype=torch.uint8))
     assert said.startswith("started from torchvision's mobilenet_v2: 312 of")
     frames = torch.rand(2, 3, 64, 64)
     network.eval(), ours.eval()

@@ -11,7 +11,10 @@ import click
 @click.command(short_help="Train a multi-exit network and write a model directory.")
 @click.option("--data", required=True, help="Zip archive or folder of [<split>/]<class>/<image>, or torchvision:DIR.")
 @click.option("--architecture", default="mobilenetv2", show_default=True, help="What to train, or a file of one.")
-@click.option("--start-from", help="Model whose weights to start with, or torchvision for its ImageNet weights.")
+@click.option(
+    "--start-from",
+    help="Model whose weights to start with, a .tflite or .onnx file of the backbone, or torchvision for its weights.",
+)
 @click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
 @click.option(
     "--seed",
@@ -108,7 +111,7 @@ def train(
         + (f" --averaged-epochs {averaged_epochs}" if averaged_epochs else "")
         + (f" --validation-size {validation_size}" if validation_size else "")
         + (" --half-weights" if half_weights else "")
-        + (f" --start-from {start_from}" if start_from else "")
+        + (f" --start-from {Path(start_from).name if Path(start_from).is_file() else start_from}" if start_from else "")
     )
     with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()) as progress:
         bar = progress.add_task("reading images", total=None)

@@ -22,6 +22,8 @@ from mdi_exit_ros.training.finish import write_model
 from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions, exit_accuracy, exit_logits
 from mdi_exit_ros.training.start import StartingPoint
 
+SETTLING_IMAGES = 1024  # training images, at most, whose statistics weights without batch normalization get
+
 
 @dataclass(frozen=True)
 class TrainingRun:
@@ -90,7 +92,8 @@ def train_model(
     torch.manual_seed(options.seed)
     network = SegmentedNetwork(architecture)
     if run.start is not None:
-        say(run.start.fill(network))
+        every = -(-len(training) // SETTLING_IMAGES)
+        say(run.start.fill(network, torch.from_numpy(training.images[::every])))
     trainer = Trainer(network, training, options, device=device)
     origin: dict[str, Any] = {
         "architecture": asdict(architecture),

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
 import torch
 
@@ -12,6 +14,7 @@ from mdi_exit_ros.model.backbones import pretrained_layers
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.model.checkpoint import load_network
 from mdi_exit_ros.model.segment import SegmentedNetwork
+from mdi_exit_ros.training.foreign import FILE_SUFFIXES, backbone_tensors, settle_batch_norms
 
 TORCHVISION = "torchvision"
 
@@ -23,13 +26,19 @@ class StartingPoint:
     Attributes:
         name: Where they came from; goes onto the card.
         tensors: The weights.
+        folded: Their batch normalizations were folded into the convolutions.
     """
 
     name: str
     tensors: dict[str, torch.Tensor]
+    folded: bool = False
 
-    def fill(self, network: SegmentedNetwork) -> str:
+    def fill(self, network: SegmentedNetwork, frames: torch.Tensor) -> str:
         """Copies every tensor that fits in name and shape into `network`; answers with a line about it.
+
+        Args:
+            network: What is to be trained.
+            frames: Some of its training images, (N, H, W, 3) uint8.
 
         Raises:
             ModelError: None fits.
@@ -41,6 +50,8 @@ class StartingPoint:
         if not fitting:
             raise ModelError(f"no weight of {self.name} fits the network: expected one of the same backbone")
         network.load_state_dict(fitting, strict=False)
+        if self.folded:
+            settle_batch_norms(network, frames)
         return f"started from {self.name}: {len(fitting)} of {len(state)} tensors"
 
 
@@ -48,13 +59,20 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
     """The weights that `source` names.
 
     Args:
-        source: A model (shipped, or its folder), or `torchvision` for that library's ImageNet weights, downloaded.
+        source: A model (shipped, or its folder), a file as `backbone_tensors` reads them, or `torchvision` for that
+            library's ImageNet weights, downloaded.
         template: A network of the architecture to be trained.
         backbone: Its backbone.
 
     Raises:
         ModelError: No such model, or its weights cannot be had.
     """
+    path = Path(source)
+    if path.suffix in FILE_SUFFIXES:
+        if not path.is_file():
+            raise ModelError(f"no file {path} to start from")
+        name = f"{path.name} {sha256(path.read_bytes()).hexdigest()[:16]}"
+        return StartingPoint(name, backbone_tensors(template, path), folded=True)
     if source != TORCHVISION:
         card = load_card(source)
         return StartingPoint(f"{card.name} {card.weights_sha256[:16]}", load_network(card).state_dict())

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.segment import SegmentedNetwork
+from mdi_exit_ros.training import foreign
+from mdi_exit_ros.training.foreign import Convolution, backbone_tensors, read_convolutions, settle_batch_norms
+from mdi_exit_ros.training.start import starting_point
+
+FRAMES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8))
+
+
+class Detector(nn.Module):
+    """A backbone with a head that branches off between its layers."""
+
+    def __init__(self, network: SegmentedNetwork) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*backbone(network))
+        self.head = nn.Conv2d(96, 5, kernel_size=1)
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        for layer in self.layers:
+            images = layer(images)
+            if images.shape[1] == 96:
+                found = self.head(images)
+        return images, found
+
+
+def backbone(network: SegmentedNetwork) -> list[nn.Module]:
+    return [layer for segment in network.segments for layer in segment.layers][1:]
+
+
+def fresh_network(seed: int) -> SegmentedNetwork:
+    torch.manual_seed(seed)
+    network = SegmentedNetwork(ARCHITECTURES["mobilenetv2_fast"])
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.3)
+    network.train()
+    network(FRAMES)  # statistics that are not those of a fresh network
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def theirs() -> SegmentedNetwork:
+    return fresh_network(1)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(theirs: SegmentedNetwork, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("foreign") / "detector.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(Detector(theirs).eval(), (torch.zeros(1, 3, 32, 32),), str(path), dynamo=False)
+    return path
+
+
+def features(network: SegmentedNetwork) -> torch.Tensor:
+    images = network[1].layers[0](FRAMES)
+    with torch.no_grad():
+        result: torch.Tensor = nn.Sequential(*backbone(network))(images)
+    return result
+
+
+def test_a_file_starts_its_backbone_and_leaves_out_the_heads(theirs: SegmentedNetwork, onnx_file: Path) -> None:
+    ours = fresh_network(2)
+    start = starting_point(str(onnx_file), ours, "mobilenet_v2")
+    assert start.name.startswith("detector.onnx ") and start.folded
+    assert len(read_convolutions(onnx_file)) == 53
+    said = start.fill(ours, FRAMES)
+    assert said == f"started from {start.name}: 260 of {len(ours.state_dict())} tensors"
+    expected = features(theirs)
+    assert torch.allclose(features(ours), expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_training_starts_where_the_file_left_off(theirs: SegmentedNetwork, onnx_file: Path) -> None:
+    ours = fresh_network(2)
+    ours.load_state_dict(backbone_tensors(ours, onnx_file), strict=False)
+    expected = features(theirs)
+    largest = float(expected.abs().max())
+    ours.train()
+    assert not torch.allclose(features(ours), expected, atol=0.1 * largest)  # normalised with a scale of one
+    ours.load_state_dict(backbone_tensors(ours, onnx_file), strict=False)
+    settle_batch_norms(ours, FRAMES)
+    ours.train()
+    assert torch.allclose(features(ours), expected, atol=1e-2 * largest)
+
+
+def test_pixels_of_tensorflow_lite_are_from_minus_one_to_one(
+    theirs: SegmentedNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolutions = [
+        Convolution(layer.weight.detach().numpy(), np.full(layer.out_channels, 0.25, np.float32))
+        for part in backbone(theirs)
+        for layer in part.modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    monkeypatch.setattr(foreign, "read_convolutions", lambda path: convolutions)
+    ours = fresh_network(2)
+    ours.load_state_dict(backbone_tensors(ours, Path("detector.tflite")), strict=False)
+    stem = ours[1].layers[1]
+    with torch.no_grad():
+        pixels = FRAMES.permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        expected = nn.functional.conv2d(pixels, torch.from_numpy(convolutions[0].weight)) + 0.25
+        got = stem[1](stem[0](ours[1].layers[0](FRAMES)))[:, :, 1:-1, 1:-1]  # outside, zeros mean another colour
+    assert torch.allclose(got, expected, atol=1e-4)
+
+
+def test_files_that_are_no_start_are_named(onnx_file: Path, tmp_path: Path) -> None:
+    ours = fresh_network(2)
+    with pytest.raises(ModelError, match=r"no file .*missing\.tflite to start from"):
+        starting_point(str(tmp_path / "missing.tflite"), ours, "mobilenet_v2")
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"not a network")
+    with pytest.raises(ModelError, match=r"broken\.onnx cannot be read as a network \(\.tflite, \.onnx\)"):
+        starting_point(str(broken), ours, "mobilenet_v2")
+    other = SegmentedNetwork(ARCHITECTURES["resnet50"])
+    with pytest.raises(ModelError, match=r"another backbone: of \d+ convolutions, number 1 of shape \(64, 3, 3, 3\)"):
+        starting_point(str(onnx_file), other, "resnet50")
