@@ -6,7 +6,9 @@ On each computer of a cluster: ros2 launch mdi_exit_ros cluster.launch.py comput
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -179,7 +181,8 @@ def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str])
 
 def _composed(nodes: tuple[PlannedNode, ...], value: dict[str, str], variables: dict[str, str]) -> Node:
     """A worker and a source in one process, told apart by the programs that they would be alone."""
-    folder = Path(tempfile.mkdtemp(prefix="mdi-exit-"))  # read when the process starts, which may be late
+    folder = Path(tempfile.mkdtemp(prefix="mdi-exit-"))  # read when the process starts, which may be late, or again
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     finite = not _input_of(nodes[1], value["params_file"]).startswith(LIVE)
     given = ros_arguments(nodes, folder, (Path(value["params_file"]),), value["image_topic"])
     return Node(
