@@ -142,7 +142,11 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.graph
 @pytest.mark.parametrize(("composed", "processes"), [("false", 4), ("true", 3)])
-def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str], composed: str, processes: int) -> None:
+def test_launched_nodes_answer_frames_and_end_cleanly(
+    installed: dict[str, str], composed: str, processes: int, tmp_path: Path
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    installed["TMPDIR"] = str(tmp_path / "tmp")
     command = [sys.executable, "-c", BRING_UP, str(LAUNCH_FILE), "topology:=two_nodes", "input:=sample"]
     command.append(f"use_composition:={composed}")
     process = subprocess.Popen(
@@ -165,6 +169,7 @@ def test_launched_nodes_answer_frames_and_end_cleanly(installed: dict[str, str],
     assert "finished: 1200 frames offered, 1200 answered" in output
     assert output.count("process has finished cleanly") == processes
     assert "Traceback" not in output
+    assert not list((tmp_path / "tmp").glob("mdi-exit-*"))
 
 
 @pytest.mark.parametrize("section", ["/**", "/**/camera", "camera", "/camera"])
