@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import torch
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.backbones import pretrained_layers
-from mdi_exit_ros.model.card import load_card
+from mdi_exit_ros.model.card import load_card, weights_digest
 from mdi_exit_ros.model.checkpoint import load_network
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.foreign import FILE_SUFFIXES, backbone_tensors, settle_batch_norms
@@ -71,7 +70,7 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
     if path.suffix in FILE_SUFFIXES:
         if not path.is_file():
             raise ModelError(f"no file {path} to start from")
-        name = f"{path.name} {sha256(path.read_bytes()).hexdigest()[:16]}"
+        name = f"{path.name} {weights_digest([path])[:16]}"
         return StartingPoint(name, backbone_tensors(template, path), folded=True)
     if source != TORCHVISION:
         card = load_card(source)
