@@ -932,6 +932,34 @@ def test_task_is_refused_as_blocked_when_holders_gave_no_credit_in_time() -> Non
     assert decisions(core.handle(Tick(), 2.5)) == [refused(task(0, 2), reason=Reason.BLOCKED), Forget((task(0, 2),))]
 
 
+def test_task_waits_longer_for_a_holder_that_is_still_being_reached() -> None:
+    core, camera = first_segment_worker(move_timeout_s=1.0)
+    camera.send(1, 1.0)
+    core.handle(done((0.0,), 0.001), 1.5)
+    for step in range(20):  # alive, and no batch of this worker's has come there yet
+        core.handle(worker_report(W2), 2.0 + 0.1 * step)
+    assert core.held == 1
+    assert sent_to(W2, core.handle(worker_report(W2, stream()), 4.0)) == [task(0, 2)]
+
+
+def test_task_is_given_up_when_the_holder_that_was_being_reached_stays_away_or_falls_silent() -> None:
+    refusal = [refused(task(0, 2), reason=Reason.BLOCKED), Forget((task(0, 2),))]
+    away, camera = first_segment_worker(move_timeout_s=1.0, status_interval_max_s=9.0)
+    camera.send(1, 1.0)
+    away.handle(done((0.0,), 0.001), 1.5)
+    for step in range(45):
+        away.handle(worker_report(W2), 2.0 + 0.1 * step)
+    assert decisions(away.handle(Tick(), 6.499)) == []
+    assert away.next_deadline() == 6.5
+    assert decisions(away.handle(Tick(), 6.5)) == refusal
+    silent, camera = first_segment_worker(move_timeout_s=1.0)
+    camera.send(1, 1.0)
+    silent.handle(done((0.0,), 0.001), 1.5)
+    silent.handle(worker_report(W2), 2.4)
+    assert decisions(silent.handle(Tick(), 3.89)) == []
+    assert decisions(silent.handle(Tick(), 3.9)) == refusal
+
+
 def test_frame_that_enters_where_its_segment_is_not_held_moves_on() -> None:
     core = ready_worker(segments=(2,))
     core.handle(worker_report(W2, stream(), queue=99), 1.0)

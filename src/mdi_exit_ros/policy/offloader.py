@@ -20,6 +20,7 @@ GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 GROUP_WORTH = 0.4  # own time for a small group, as a share of D_nm, from which it moves
 STRANDED = 10.0  # wait of the oldest task, in times of D_nm, from which any group moves
 DEFAULT_OUTPUT_THRESHOLD = 24
+OPENING_PATIENCE_S = 5.0  # how long a task waits for a holder that is alive and does not know this worker's stream yet
 
 
 class Left(NamedTuple):
@@ -55,6 +56,7 @@ class Offloader:
         self._neighbours = neighbours
         self._service = service
         self._rng = rng
+        self._moved_at = -math.inf
         self._information = 0  # grows with every status heard and service ended
         self._tossed: dict[int, int] = {}  # segment -> information at which its head lost the toss
         self._too_few: dict[int, tuple[int, int]] = {}  # segment -> information and tasks that were no group
@@ -70,11 +72,31 @@ class Offloader:
 
     def next_deadline(self) -> float:
         """When a task that cannot be run here is given up (s); infinite when none waits."""
-        heads = (self._output.head(segment) for segment in self._output.segments() if segment not in self.segments)
-        return min((head.since + self._settings.move_timeout_s for head in heads if head is not None), default=math.inf)
+        heads = ((segment, self._output.head(segment)) for segment in self._output.segments())
+        return min(
+            (
+                self._given_up_at(segment, head.since)
+                for segment, head in heads
+                if head is not None and segment not in self.segments
+            ),
+            default=math.inf,
+        )
+
+    def _given_up_at(self, segment: int, since: float) -> float:
+        """When a task that waits `since` then and cannot be run here is given up, or looked at again (s).
+
+        A holder whose statuses arrive while this worker's first batch does not is still being discovered, which between
+        computers may take seconds longer one way than the other.
+        """
+        usual = since + self._settings.move_timeout_s
+        if usual > self._moved_at:
+            return usual
+        alive_until = (each.ready_until for each in self._neighbours if each.holds(segment) and not each.is_open)
+        return max(usual, min(since + OPENING_PATIENCE_S, max(alive_until, default=-math.inf)))
 
     def move(self, now: float) -> list[Left]:
         """Takes from O, per segment the oldest tasks, until one may not or does not move."""
+        self._moved_at = now
         left: list[Left] = []
         for segment in self._output.segments():
             if self._is_due(segment, now):
@@ -118,7 +140,7 @@ class Offloader:
                     return
                 left.append(Left(self._send(neighbour, self._output.pop(segment), now), Reason.NONE))
                 delays[index] = neighbour.delay_s(segment)
-            elif not held and now >= head.since + self._settings.move_timeout_s:
+            elif not held and now >= self._given_up_at(segment, head.since):
                 is_held = any(each.holds(segment) and each.ready(now) for each in self._neighbours)
                 reason = Reason.BLOCKED if is_held else Reason.NO_HOLDER
                 left.append(Left(self._output.pop(segment), reason))
