@@ -97,6 +97,19 @@ def test_a_resumed_run_gives_the_same_model(trained: Path, tiny_archive: Path, t
     assert load_card(tmp_path).model_id == load_card(trained).model_id
 
 
+def test_a_run_resumed_with_more_epochs_goes_on_in_the_longer_plan(tiny_archive: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tiny_archive, tmp_path, stop_after=2)
+    longer = dataclasses.replace(OPTIONS, epochs=4)
+    said = run(tiny_archive, tmp_path, resume=True, options=longer)
+    assert [line.split()[1] for line in said if line.startswith("epoch")] == ["2/4", "3/4", "4/4"]
+    training = load_card(tmp_path).training
+    assert training.epochs == 4
+    assert training.command == "mdi-exit train --resume, up to epoch 1 with --epochs 2"
+    with pytest.raises(ConfigurationError, match="4 epochs behind it, --epochs 3 asks for fewer"):
+        run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, epochs=3))
+
+
 def parameters_of(network: SegmentedNetwork) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
 
@@ -140,8 +153,8 @@ def test_verb_trains_and_refuses_to_resume_with_other_options(tiny_archive: Path
     result = CliRunner().invoke(train, [*arguments, "--epochs", "1"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "--data tiny.zip --architecture mobilenetv2 --epochs 1" in load_card(tmp_path / "model").training.command
-    with pytest.raises(ConfigurationError, match=r"made by another run \(epochs 1, now 3\)"):
-        CliRunner().invoke(train, [*arguments, "--epochs", "3", "--resume"], catch_exceptions=False)
+    with pytest.raises(ConfigurationError, match=r"made by another run \(seed 1, now 3\)"):
+        CliRunner().invoke(train, [*arguments, "--epochs", "1", "--seed", "3", "--resume"], catch_exceptions=False)
 
 
 def test_a_broken_image_stops_training_with_its_name(

@@ -50,8 +50,12 @@ def save_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> 
 def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> None:
     """Continues from `save_checkpoint`.
 
+    The run may have been planned for another number of epochs: the next ones then have the learning rate of theirs in
+    the new plan.
+
     Raises:
-        ConfigurationError: No readable checkpoint, or one of a run that was started with something else.
+        ConfigurationError: No readable checkpoint, one of a run that was started with something else, or one that has
+            more epochs behind it than are asked for.
     """
     if not path.is_file():
         raise ConfigurationError(f"nothing to resume: there is no {path}")
@@ -64,7 +68,13 @@ def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) 
     ours = {**asdict(trainer.options), **origin}
     theirs = {**asdict(TrainingOptions()), **state["options"], **state["origin"]}  # options that came later
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if different:
+    if different == ["epochs"] and trainer.average is None:
+        if trainer.options.epochs < state["epoch"]:
+            raise ConfigurationError(
+                f"{path} has {state['epoch']} epochs behind it, --epochs {trainer.options.epochs} asks for fewer: "
+                f"resume with --epochs {state['epoch']} or more, or start anew without --resume"
+            )
+    elif different:
         was = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in different)
         raise ConfigurationError(
             f"{path} was made by another run ({was}): resume with the same ones, or start anew without --resume"

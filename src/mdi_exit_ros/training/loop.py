@@ -64,11 +64,19 @@ class TrainingOptions:
 
 @dataclass
 class EpochReport:
-    """What one epoch brought: mean loss, and accuracy in [0, 1] of each exit on the validation images."""
+    """What one epoch brought.
+
+    Attributes:
+        epoch: Its number, from 1.
+        loss: Mean loss of its steps.
+        validation_accuracy: In [0, 1], of each exit on the validation images.
+        planned: Epochs that its learning rate was laid out for; 0 where that was not recorded.
+    """
 
     epoch: int
     loss: float
     validation_accuracy: list[float] = field(default_factory=list)
+    planned: int = 0
 
 
 def joint_loss(answers: list[torch.Tensor], labels: torch.Tensor, options: TrainingOptions) -> torch.Tensor:

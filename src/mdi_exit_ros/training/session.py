@@ -113,7 +113,7 @@ def train_model(
         number = trainer.epoch + 1
         loss = trainer.run_epoch(partial(_report_step, on_step, number, trainer.steps_per_epoch))
         accuracy = exit_accuracy(exit_logits(trainer.network, validation.images), validation.labels)
-        trainer.history.append(EpochReport(number, loss, accuracy))
+        trainer.history.append(EpochReport(number, loss, accuracy, options.epochs))
         save_checkpoint(trainer, checkpoint, origin=origin)
         shown = " ".join(f"{value:.3f}" for value in accuracy)
         say(f"epoch {number}/{options.epochs} loss {loss:.3f} validation {shown} ({time.monotonic() - started:.0f} s)")
@@ -130,11 +130,18 @@ def train_model(
         epochs=options.epochs,
         seed=options.seed,
         started_from=run.start.name if run.start else None,
-        command=run.command,
+        command=run.command + _plans_before(trainer.history, options.epochs),
         half_weights=run.half_weights,
         out_directory=out_directory,
         say=say,
     )
+
+
+def _plans_before(history: list[EpochReport], epochs: int) -> str:
+    """What a card's command adds for a run that was resumed with another number of epochs than it began with."""
+    last = {report.planned: report.epoch for report in history if report.planned not in (0, epochs)}
+    told = [f"up to epoch {number} with --epochs {planned}" for planned, number in last.items()]
+    return f" --resume, {', '.join(told)}" if told else ""
 
 
 def _report_step(
