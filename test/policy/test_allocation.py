@@ -37,7 +37,15 @@ from mdi_exit_ros.policy.allocation import (
     best_allocation,
     without_slow_links,
 )
-from mdi_exit_ros.policy.bottleneck import AllocationSetup, Measured, Rates, slowest_s, successors_of
+from mdi_exit_ros.policy.bottleneck import (
+    FIRST_PATIENCE_S,
+    LONGEST_PATIENCE_S,
+    AllocationSetup,
+    Measured,
+    Rates,
+    slowest_s,
+    successors_of,
+)
 from mdi_exit_ros.policy.controller import ControllerCore, ControllerSetup
 from mdi_exit_ros.policy.events import (
     AppliedPolicy,
@@ -62,13 +70,14 @@ def reports(
     held: dict[str, tuple[int, ...]],
     service_s: dict[str, float] | None = None,
     moving_s: dict[str, float] | None = None,
+    sent: int = 0,
 ) -> dict[str, WorkerReport]:
-    """Reports of workers; `moving_s` by links as `w1>w2`, times of one task of the last segment's size."""
+    """Reports of workers; `moving_s` by links as `w1>w2`, times of one last segment input; each has carried `sent`."""
     times = service_s or {}
     links: dict[str, list[StreamReport]] = {}
     for link, seconds in (moving_s or {}).items():
         one, _, other = link.partition(">")
-        links.setdefault(one, []).append(StreamReport(LIVES[other], moving_s=seconds))
+        links.setdefault(one, []).append(StreamReport(LIVES[other], sent=sent, moving_s=seconds))
     return {
         name: worker_report(LIVES[name], *links.get(name, ()), segments=segments, service_s=times.get(name, 0.01))
         for name, segments in held.items()
@@ -83,21 +92,55 @@ START = {"w1": (1, 2), "w2": (3, 4), "w3": (5,)}
 
 def test_speed_is_cost_per_measured_second_and_unmeasured_workers_are_average() -> None:
     measured = Measured(AllocationSetup("w1", MESH, (1.0, 3.0, 2.0, 2.0, 9.0), NBYTES))
-    measured.hear(reports(START, {"w1": 0.01, "w2": 0.02, "w3": 0.0}))
+    measured.hear(reports(START, {"w1": 0.01, "w2": 0.02, "w3": 0.0}), 10.0)
     assert measured.rates(LIVES).speed == pytest.approx({"w1": 4.0 / 0.02, "w2": 4.0 / 0.04, "w3": 150.0})
 
 
-def test_rates_of_workers_and_links_that_are_no_longer_used_stay_known() -> None:
+def test_rates_of_workers_and_links_that_are_no_longer_used_stay_known_for_a_while() -> None:
     measured = Measured(SETUP)
-    measured.hear(reports(START, {"w2": 0.02}, {"w1>w2": 0.5}))
-    measured.hear(reports({**START, "w2": ()}, {}, {"w1>w2": -1.0}))
+    measured.hear(reports(START, {"w2": 0.02}, {"w1>w2": 0.5}), 10.0)
+    for moving_s in (-1.0, 0.5):  # another life of the worker, or the same that has sent nothing more
+        measured.hear(reports({**START, "w2": ()}, {}, {"w1>w2": moving_s}), 10.0 + FIRST_PATIENCE_S)
+        rates = measured.rates(LIVES)
+        assert (rates.speed["w2"], rates.link_s) == (pytest.approx(50.0), {("w1", "w2"): 0.5})
+    measured.hear(reports({**START, "w2": ()}, {}, {"w1>w2": 0.5}), 10.1 + FIRST_PATIENCE_S)
     rates = measured.rates(LIVES)
-    assert (rates.speed["w2"], rates.link_s) == (50.0, {("w1", "w2"): 0.5})
+    assert (rates.speed["w2"], rates.link_s) == (pytest.approx(100.0), {}), "an average worker, and a free link"
+
+
+def test_link_that_carries_tasks_stays_known_though_always_as_fast() -> None:
+    measured = Measured(SETUP)
+    for step in range(3):
+        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=step), step * 1000.0)
+        assert measured.rates(LIVES).link_s == {("w1", "w2"): 0.5}
+
+
+@pytest.mark.parametrize(("trial_s", "patience_s"), [(0.1, FIRST_PATIENCE_S), (0.4, 2.0 * FIRST_PATIENCE_S)])
+def test_link_that_is_slow_again_is_tried_again_after_twice_the_time(trial_s: float, patience_s: float) -> None:
+    measured = Measured(SETUP)
+    measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=9), 10.0)
+    measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=9), 500.0)
+    assert measured.rates(LIVES).link_s == {}
+    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.0)
+    assert measured.rates(LIVES).link_s == {("w1", "w2"): trial_s}
+    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.0 + patience_s)
+    assert measured.rates(LIVES).link_s == {("w1", "w2"): trial_s}
+    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.1 + patience_s)
+    assert measured.rates(LIVES).link_s == {}
+
+
+def test_patience_with_a_slow_link_has_an_end() -> None:
+    measured, now = Measured(SETUP), 0.0
+    for sent in range(20):
+        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=sent), now)
+        now += LONGEST_PATIENCE_S + 0.1
+        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=sent), now)
+        assert measured.rates(LIVES).link_s == {}
 
 
 def test_only_links_that_there_are_can_be_measured() -> None:
     measured = Measured(AllocationSetup("w1", RING, (1.0,) * 5, NBYTES))
-    measured.hear(reports(START, {}, {"w1>w2": 0.5, "w1>w3": 0.1}))
+    measured.hear(reports(START, {}, {"w1>w2": 0.5, "w1>w3": 0.1}), 10.0)
     assert measured.rates(LIVES).link_s == {("w1", "w2"): 0.5}
 
 
@@ -229,7 +272,7 @@ def test_slow_worker_gives_segments_away_only_after_they_are_loaded_elsewhere() 
     assert (allocator.target, allocator.final) == (wanted, True)
 
 
-def test_slow_link_is_left_when_it_has_been_measured_and_not_come_back_to() -> None:
+def test_slow_link_is_left_when_it_has_been_measured_and_not_come_back_to_soon() -> None:
     allocator = Allocator(SETUP)
     allocator.step(reports(START), ADAPTIVE, 10.0)
     assert allocator.target == (), "nothing is known of the links yet"
@@ -259,6 +302,29 @@ def test_link_that_was_tried_and_is_slow_too_is_left_and_what_is_held_ends_the_s
     for now in (14.2, 16.2, 18.2):
         allocator.step(reports(dict(alone)), ADAPTIVE, now)
         assert (allocator.target, allocator.final) == (alone, True)
+
+
+def test_link_that_has_become_fast_again_is_found_out() -> None:
+    allocator = Allocator(SETUP)
+    allocator.step(reports(START, {}, {"w1>w2": 9.0, "w2>w3": 9.0, "w1>w3": 9.0}), ADAPTIVE, 10.0)
+    alone = {"w1": (1, 2, 3, 4, 5), "w2": (), "w3": ()}
+    assert dict(allocator.target) == alone
+    now = 10.1
+    allocator.step(reports({**START, "w1": (1, 2, 3, 4, 5)}), ADAPTIVE, now)
+    assert allocator.final
+    while dict(allocator.target) == alone and now < 500.0:
+        now += 2.0
+        allocator.step(reports(alone, {"w2": 0.0, "w3": 0.0}), ADAPTIVE, now)
+    assert now == pytest.approx(10.0 + FIRST_PATIENCE_S, abs=5.0)
+    trial = dict(allocator.target)
+    assert trial != alone
+    both = {name: tuple(sorted({*trial.get(name, ()), *alone[name]})) for name in LIVES}
+    allocator.step(reports(both), ADAPTIVE, now + 0.1)
+    assert allocator.final
+    crossing = dict.fromkeys(("w1>w2", "w2>w3", "w3>w2", "w1>w3"), 1e-4)
+    for step in range(1, 200):
+        allocator.step(reports(trial, {}, crossing, sent=step), ADAPTIVE, now + 2.0 * step)
+        assert dict(allocator.target) == trial
 
 
 def test_worker_that_shall_hold_nothing_may_be_lost() -> None:

@@ -132,7 +132,7 @@ class Allocator:
             return
         if now < self._changed_at + settings.allocation_period_s and not lost:
             return
-        self._measured.hear(reports)
+        self._measured.hear(reports, now)
         rates = self._measured.rates(reports)
         held = {name: report.segments for name, report in reports.items()}
         limit_s = slowest_s(setup, held, rates) / (1.0 + settings.allocation_gain)

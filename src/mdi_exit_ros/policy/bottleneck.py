@@ -7,10 +7,14 @@ import dataclasses
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.policy.events import WorkerReport
+
+FIRST_PATIENCE_S = 120.0  # for what was measured of a worker or link that is no longer used
+LONGEST_PATIENCE_S = 3600.0
+WORTHWHILE = 2.0  # how much faster it must have become for the first patience to do again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,36 +78,72 @@ class Rates:
         return statistics.median_low(self.link_s.values()) if self.link_s else 0.0
 
 
+@dataclasses.dataclass
+class _Remembered:
+    """What was measured of a worker or link: `seconds` per unit, when it was last used, and how long it then counts.
+
+    Attributes:
+        sent: frames that had crossed a link by then.
+        patience_s: time without use after which it may be tried again.
+    """
+
+    seconds: float
+    used_at: float
+    sent: int = 0
+    patience_s: float = FIRST_PATIENCE_S
+    counts: bool = True
+
+    def renew(self, seconds: float, now: float, sent: int = 0) -> None:
+        """It is in use. If it had to be tried again and was hardly better, the next trial is in twice the time."""
+        if not self.counts:
+            is_better = seconds < self.seconds / WORTHWHILE
+            self.patience_s = FIRST_PATIENCE_S if is_better else min(2.0 * self.patience_s, LONGEST_PATIENCE_S)
+        self.seconds, self.used_at, self.sent, self.counts = seconds, now, sent, True
+
+
 class Measured:
-    """What workers have said of their speeds and links; what is no longer used stays known as it was."""
+    """What workers have said of their speeds and links.
+
+    What is no longer used stays known for a while, then counts as never measured, so that it is tried again: a link may
+    have been slow for a moment only.
+    """
 
     def __init__(self, setup: AllocationSetup) -> None:
         self._setup = setup
-        self._speed: dict[str, float] = {}
-        self._link_s: dict[tuple[str, str], float] = {}
+        self._workers: dict[str, _Remembered] = {}
+        self._links: dict[tuple[str, str], _Remembered] = {}
 
-    def hear(self, reports: Mapping[str, WorkerReport]) -> None:
-        """Takes in the newest reports."""
+    def hear(self, reports: Mapping[str, WorkerReport], now: float) -> None:
+        """Takes in the newest reports; `now` is in seconds."""
         for name, report in reports.items():
             speed = speed_of(report, self._setup.segment_costs)
             if speed > 0.0:
-                self._speed[name] = speed
+                self._workers.setdefault(name, _Remembered(1.0 / speed, now)).renew(1.0 / speed, now)
             for stream in report.streams:
-                if stream.moving_s >= 0.0 and stream.peer.name in self._setup.successors.get(name, ()):
-                    self._link_s[name, stream.peer.name] = stream.moving_s
+                link = name, stream.peer.name
+                if stream.moving_s < 0.0 or link[1] not in self._setup.successors.get(name, ()):
+                    continue
+                known = self._links.get(link)
+                if known is None:
+                    self._links[link] = _Remembered(stream.moving_s, now, stream.sent)
+                elif known.sent != stream.sent:
+                    known.renew(stream.moving_s, now, stream.sent)
+        for known in (*self._workers.values(), *self._links.values()):
+            known.counts = now <= known.used_at + known.patience_s
 
     def carry_over(self, setup: AllocationSetup) -> None:
         """Goes on with another model: computers are as fast as before, and links for the inputs of its last segment."""
         if self._setup.input_nbytes and setup.input_nbytes:
-            factor = setup.input_nbytes[-1] / self._setup.input_nbytes[-1]
-            self._link_s = {link: seconds * factor for link, seconds in self._link_s.items()}
+            for link in self._links.values():
+                link.seconds *= setup.input_nbytes[-1] / self._setup.input_nbytes[-1]
         self._setup = setup
 
-    def rates(self, alive: Iterable[str]) -> Rates:
+    def rates(self, alive: Collection[str]) -> Rates:
         """The rates for these workers; one whose speed is unknown is taken for an average one."""
-        known = {name: self._speed.get(name, 0.0) for name in alive}
-        average = statistics.fmean([speed for speed in known.values() if speed > 0.0] or [1.0])
-        return Rates({name: speed or average for name, speed in known.items()}, self._link_s)
+        speed = {name: 1.0 / known.seconds for name, known in self._workers.items() if known.counts}
+        average = statistics.fmean([speed[name] for name in alive if name in speed] or [1.0])
+        links = {link: known.seconds for link, known in self._links.items() if known.counts}
+        return Rates({name: speed.get(name, average) for name in alive}, links)
 
 
 def speed_of(report: WorkerReport, segment_costs: Sequence[float]) -> float:
