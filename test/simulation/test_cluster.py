@@ -115,6 +115,18 @@ def test_model_is_changed_and_every_frame_answered_by_the_one_or_the_other(simul
     assert sorted(changes[1:]) == sorted(summary["workers"])
 
 
+def test_link_that_becomes_slow_and_fast_again_is_used_accordingly(simulate: Any) -> None:
+    between = {"between": ["robot", "nano2"]}
+    ways = [{"at_s": 1.0, "do": "link", "link": {**between, "rate_mbps": 1.0}}, {"at_s": 3.0, "do": "link"}]
+    keys = {"strategy": "mdi", "frames": None, "duration_s": 2.0, "computer": {"speed": 0.5}}
+    fast = simulate(**keys)
+    slow = simulate(**keys, events=ways[:1])
+    assert slow["ok"] < 0.75 * fast["ok"]
+    ways[1]["link"] = between
+    again = simulate(**{**keys, "duration_s": 6.0}, events=ways)
+    assert again["ok"] > slow["ok"] + fast["ok"]
+
+
 def test_source_gives_up_when_all_workers_are_dead(simulate: Any) -> None:
     summary = simulate(frames=400, events=[event(0.4, 1, "kill"), event(0.4, 2, "kill")])
     assert 0 < summary["ok"] < 400

@@ -131,7 +131,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"events": [KILL | {"at_s": -1}]}, "events.0.at_s: expected greater than or equal to 0, got -1"),
     (
         {"events": [KILL, KILL | {"do": "reboot"}]},
-        "events.1.do: expected one of 'kill', 'stop', 'start', 'speed' or 'model', got 'reboot'",
+        "events.1.do: expected one of 'kill', 'stop', 'start', 'speed', 'model' or 'link', got 'reboot'",
     ),
     (
         {"events": [KILL | {"do": "speed"}]},
@@ -146,6 +146,26 @@ BAD: list[tuple[dict[str, Any], str]] = [
             "events.0: expected speed with do: speed, and with nothing else, got {'at_s': 1.0, "
             "'worker': 'worker2', 'do': 'kill', 'speed': 2}"
         ),
+    ),
+    (
+        {"events": [{"at_s": 1.0, "do": "link"}]},
+        "events.0: expected link with do: link, and with nothing else, got {'at_s': 1.0, 'do': 'link'}",
+    ),
+    (
+        {"events": [{"at_s": 1.0, "worker": "worker2", "do": "link", "link": {"between": ["robot", "nano2"]}}]},
+        "events.0: expected the name of a worker, but none with do: model and do: link, got {'at_s': 1.0, ",
+    ),
+    (
+        {"events": [{"at_s": 1.0, "do": "link", "link": {"between": ["robot"]}}]},
+        "events.0.link.between.1: missing; it has to be given",
+    ),
+    (
+        {"events": [{"at_s": 1.0, "do": "link", "link": {"between": ["robot", "nano2"], "rate": 3}}]},
+        "events.0.link.rate: unknown key (did you mean 'rate_mbps'?): expected one of rate_mbps, ",
+    ),
+    (
+        {"together": True, "events": [{"at_s": 1.0, "do": "link", "link": {"between": ["robot", "nano2"]}}]},
+        "together: everything is on the one computer: expected neither links nor computers",
     ),
     (
         {"costs": {"receive": 1}},

@@ -129,6 +129,9 @@ class Simulation:
             case "model":
                 assert event.model is not None
                 self.controller.feed(ModelWanted(self.model.others[event.model].facts))
+            case "link":
+                assert event.link is not None
+                self._hardware.set_link(event.link)
 
     def _change_model(self, name: str, wanted: LoadModel) -> None:
         """Ends the life of a worker and begins one with another model."""

@@ -127,7 +127,12 @@ def _check_names(scenario: Scenario, deployment: Deployment) -> None:
     given += [
         (f"events.{index}.worker", event.worker, workers, "worker of this strategy")
         for index, event in enumerate(scenario.events)
-        if event.do != "model"
+        if event.worker
+    ]
+    given += [
+        (f"events.{index}.link.between", name, computers, "computer")
+        for index, event in enumerate(scenario.events)
+        for name in (event.link.between if event.link is not None else ())
     ]
     for key, name, known, what in given:
         if name not in known:

@@ -10,7 +10,7 @@ from mdi_exit_ros.simulation.clock import Clock
 from mdi_exit_ros.simulation.deployment import Deployment
 from mdi_exit_ros.simulation.network import Link, Network
 from mdi_exit_ros.simulation.processor import Processor
-from mdi_exit_ros.simulation.scenario import ComputerEntry, LinkEntry, Scenario
+from mdi_exit_ros.simulation.scenario import ComputerEntry, LinkEntry, PairEntry, Scenario
 
 
 class Hardware:
@@ -33,7 +33,8 @@ class Hardware:
         self._quotas: dict[str, Processor] = {}
         self.network = _network(scenario, clock, rng)
         link = self.network.link("a", "b")
-        self.is_plain = not scenario.links and math.isinf(link.rate_bps) and not link.jitter_s and not link.loss
+        others = scenario.links or any(event.link for event in scenario.events)
+        self.is_plain = not others and math.isinf(link.rate_bps) and not link.jitter_s and not link.loss
 
     def computer_of(self, node: str) -> ComputerEntry:
         """What the computer of a node is like."""
@@ -60,6 +61,10 @@ class Hardware:
         for other, place in self._places.items():
             if place == self._places[node]:
                 self.processor_of(other).speed = speed
+
+    def set_link(self, entry: PairEntry) -> None:
+        """From now on messages between two computers go through this link; those that are on their way are not."""
+        self.network.set_link(entry.between, _link(entry, self._scenario.costs.transit_us * 1e-6))
 
 
 def _network(scenario: Scenario, clock: Clock, rng: random.Random) -> Network:

@@ -81,6 +81,11 @@ class Network:
         """What messages from one computer to another go through."""
         return self._local if sender == receiver else self._links.get((sender, receiver), self._default)
 
+    def set_link(self, computers: tuple[str, str], link: Link) -> None:
+        """From now on messages between two computers go through `link`, both ways."""
+        one, other = computers
+        self._links[one, other] = self._links[other, one] = link
+
     def send(
         self,
         route: tuple[str, str],

@@ -102,21 +102,21 @@ class EventEntry(_Strict):
 
     at_s: float = Field(ge=0.0)
     worker: str = ""
-    do: Literal["kill", "stop", "start", "speed", "model"] = Field(
+    do: Literal["kill", "stop", "start", "speed", "model", "link"] = Field(
         description="kill: gone without a word; stop: in order; start: a new life; speed: its computer's from now on; "
-        "model: all change to another"
+        "model: all change to another; link: that of two computers from now on"
     )
     speed: float | None = Field(default=None, gt=0.0, le=1000.0)
     model: str | None = Field(default=None, description="shipped model or model folder")
+    link: PairEntry | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> EventEntry:
-        if (self.speed is None) == (self.do == "speed"):
-            raise ValueError("expected speed with do: speed, and with nothing else")
-        if (self.model is None) == (self.do == "model"):
-            raise ValueError("expected model with do: model, and with nothing else")
-        if (not self.worker) != (self.do == "model"):
-            raise ValueError("expected the name of a worker, but none with do: model")
+        for key in ("speed", "model", "link"):
+            if (getattr(self, key) is None) == (self.do == key):
+                raise ValueError(f"expected {key} with do: {key}, and with nothing else")
+        if bool(self.worker) == (self.do in ("model", "link")):
+            raise ValueError("expected the name of a worker, but none with do: model and do: link")
         return self
 
 
@@ -186,7 +186,7 @@ class Scenario(_Strict):
     def _ends(self) -> Scenario:
         if self.frames is None and self.duration_s is None:
             raise ValueError("frames, duration_s: expected a number in one of them, as it never ends else; got null")
-        if self.together and (self.links or self.computers):
+        if self.together and (self.links or self.computers or any(event.link for event in self.events)):
             raise ValueError("together: everything is on the one computer: expected neither links nor computers")
         pairs = [frozenset(link.between) for link in self.links]
         for index, pair in enumerate(pairs):
@@ -356,4 +356,6 @@ def _keys_at(where: list[str]) -> list[str]:
         "events": EventEntry,
         "topology": Generated,
     }
+    if where[2:] == ["link"]:
+        return list(PairEntry.model_fields)
     return list((models.get(where[0], Scenario) if where else Scenario).model_fields)
