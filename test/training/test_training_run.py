@@ -97,15 +97,16 @@ def test_a_resumed_run_gives_the_same_model(trained: Path, tiny_archive: Path, t
     assert load_card(tmp_path).model_id == load_card(trained).model_id
 
 
-def test_a_run_resumed_with_more_epochs_goes_on_in_the_longer_plan(tiny_archive: Path, tmp_path: Path) -> None:
+def test_a_run_resumed_with_other_options_goes_on_with_them(tiny_archive: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tiny_archive, tmp_path, stop_after=2)
-    longer = dataclasses.replace(OPTIONS, epochs=4)
+    longer = dataclasses.replace(OPTIONS, epochs=4, early_exit_weight=0.7)
     said = run(tiny_archive, tmp_path, resume=True, options=longer)
     assert [line.split()[1] for line in said if line.startswith("epoch")] == ["2/4", "3/4", "4/4"]
     training = load_card(tmp_path).training
     assert training.epochs == 4
-    assert training.command == "mdi-exit train --resume, up to epoch 1 with --epochs 2"
+    before = "up to epoch 1 with --epochs 2, up to epoch 1 with --early-exit-weight 0.4"
+    assert training.command == f"mdi-exit train --resume, {before}"
     with pytest.raises(ConfigurationError, match="4 epochs behind it, --epochs 3 asks for fewer"):
         run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, epochs=3))
 

@@ -62,7 +62,11 @@ import click
 @click.option(
     "--out", "out_directory", required=True, type=click.Path(path_type=Path), help="Model directory to write."
 )
-@click.option("--resume", is_flag=True, help="Continue from the checkpoint in --out; --epochs may be another.")
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Continue from the checkpoint in --out; --epochs, --early-exit-weight and --learning-rate may be others.",
+)
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; 0 for all cores.")
 def train(
     data: str,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions
+from mdi_exit_ros.training.loop import CHANGEABLE, EpochReport, Trainer, TrainingOptions
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -50,8 +50,8 @@ def save_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> 
 def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> None:
     """Continues from `save_checkpoint`.
 
-    The run may have been planned for another number of epochs: the next ones then have the learning rate of theirs in
-    the new plan.
+    Options that are `CHANGEABLE` may be others than before: they hold for the next epochs, whose learning rate is that
+    of their place among all.
 
     Raises:
         ConfigurationError: No readable checkpoint, one of a run that was started with something else, or one that has
@@ -68,7 +68,7 @@ def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) 
     ours = {**asdict(trainer.options), **origin}
     theirs = {**asdict(TrainingOptions()), **state["options"], **state["origin"]}  # options that came later
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if different == ["epochs"] and trainer.average is None:
+    if trainer.average is None and set(different) <= set(CHANGEABLE):
         if trainer.options.epochs < state["epoch"]:
             raise ConfigurationError(
                 f"{path} has {state['epoch']} epochs behind it, --epochs {trainer.options.epochs} asks for fewer: "

@@ -62,6 +62,10 @@ class TrainingOptions:
     averaged_epochs: int = 0
 
 
+CHANGEABLE = ("epochs", "early_exit_weight", "peak_learning_rate")
+"""Options that may change between two epochs of a run."""
+
+
 @dataclass
 class EpochReport:
     """What one epoch brought.
@@ -70,13 +74,13 @@ class EpochReport:
         epoch: Its number, from 1.
         loss: Mean loss of its steps.
         validation_accuracy: In [0, 1], of each exit on the validation images.
-        planned: Epochs that its learning rate was laid out for; 0 where that was not recorded.
+        options: The changeable ones that it was trained with; empty where they were not recorded.
     """
 
     epoch: int
     loss: float
     validation_accuracy: list[float] = field(default_factory=list)
-    planned: int = 0
+    options: dict[str, float] = field(default_factory=dict)
 
 
 def joint_loss(answers: list[torch.Tensor], labels: torch.Tensor, options: TrainingOptions) -> torch.Tensor:

@@ -19,9 +19,10 @@ from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.checkpoint import CHECKPOINT_NAME, restore_checkpoint, save_checkpoint
 from mdi_exit_ros.training.datasets import HELD_OUT, load_splits, split_validation
 from mdi_exit_ros.training.finish import write_model
-from mdi_exit_ros.training.loop import EpochReport, Trainer, TrainingOptions, exit_accuracy, exit_logits
+from mdi_exit_ros.training.loop import CHANGEABLE, EpochReport, Trainer, TrainingOptions, exit_accuracy, exit_logits
 from mdi_exit_ros.training.start import StartingPoint
 
+OPTION_OF = dict(zip(CHANGEABLE, ("--epochs", "--early-exit-weight", "--learning-rate"), strict=True))
 SETTLING_IMAGES = 1024  # training images, at most, whose statistics weights without batch normalization get
 
 
@@ -113,7 +114,7 @@ def train_model(
         number = trainer.epoch + 1
         loss = trainer.run_epoch(partial(_report_step, on_step, number, trainer.steps_per_epoch))
         accuracy = exit_accuracy(exit_logits(trainer.network, validation.images), validation.labels)
-        trainer.history.append(EpochReport(number, loss, accuracy, options.epochs))
+        trainer.history.append(EpochReport(number, loss, accuracy, _changeable(options)))
         save_checkpoint(trainer, checkpoint, origin=origin)
         shown = " ".join(f"{value:.3f}" for value in accuracy)
         say(f"epoch {number}/{options.epochs} loss {loss:.3f} validation {shown} ({time.monotonic() - started:.0f} s)")
@@ -130,17 +131,25 @@ def train_model(
         epochs=options.epochs,
         seed=options.seed,
         started_from=run.start.name if run.start else None,
-        command=run.command + _plans_before(trainer.history, options.epochs),
+        command=run.command + _options_before(trainer.history, options),
         half_weights=run.half_weights,
         out_directory=out_directory,
         say=say,
     )
 
 
-def _plans_before(history: list[EpochReport], epochs: int) -> str:
-    """What a card's command adds for a run that was resumed with another number of epochs than it began with."""
-    last = {report.planned: report.epoch for report in history if report.planned not in (0, epochs)}
-    told = [f"up to epoch {number} with --epochs {planned}" for planned, number in last.items()]
+def _changeable(options: TrainingOptions) -> dict[str, float]:
+    return {name: getattr(options, name) for name in CHANGEABLE}
+
+
+def _options_before(history: list[EpochReport], options: TrainingOptions) -> str:
+    """What a card's command adds for a run that was resumed with other options than it began with."""
+    now, until = _changeable(options), {}
+    for report in history:
+        for name, value in report.options.items():
+            if value != now[name]:
+                until[name, value] = report.epoch
+    told = [f"up to epoch {epoch} with {OPTION_OF[name]} {value:g}" for (name, value), epoch in until.items()]
     return f" --resume, {', '.join(told)}" if told else ""
 
 
