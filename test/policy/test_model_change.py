@@ -38,7 +38,7 @@ from mdi_exit_ros.policy.events import (
     Tick,
     WorkerReport,
 )
-from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PREPARE_TIMEOUT_S
+from mdi_exit_ros.policy.model_change import CHANGE_PATIENCE_S, PREPARE_TIMEOUT_S, RELOAD_S
 from mdi_exit_ros.policy.source_setup import SourceSettings
 from mdi_exit_ros.task import Answer, Mode, PeerId, Reason, Status, Strategy
 
@@ -143,13 +143,17 @@ def test_worker_loads_the_model_once_and_says_when_it_has() -> None:
     assert of(ChangeModel, core.handle(Tick(), 0.4)) == []
 
 
-def test_worker_that_failed_to_load_is_asked_again_only_after_the_wish_was_taken_back() -> None:
+def test_worker_that_failed_to_load_tries_again_after_a_while_or_when_it_is_wished_anew() -> None:
     core = worker()
     core.handle(wants("b", final=False), 0.0)
-    assert report_of(core.handle(ModelLoaded("b", loaded=False), 0.1)).prepared_model_id == ""
-    assert of(LoadModel, core.handle(wants("b", final=False), 0.2)) == []
-    core.handle(policy(version=2), 0.3)
-    assert len(of(LoadModel, core.handle(wants("b", final=False, version=3), 0.4))) == 1
+    for failed_at in (0.1, 20.0):
+        assert report_of(core.handle(ModelLoaded("b", loaded=False), failed_at)).prepared_model_id == ""
+        assert of(LoadModel, core.handle(wants("b", final=False), failed_at + RELOAD_S - 0.1)) == []
+        assert len(of(LoadModel, core.handle(wants("b", final=False), failed_at + RELOAD_S))) == 1
+        assert of(LoadModel, core.handle(wants("b", final=False), failed_at + 2 * RELOAD_S)) == [], "it is at it"
+    core.handle(ModelLoaded("b", loaded=False), 50.0)
+    core.handle(policy(version=2), 50.3)
+    assert len(of(LoadModel, core.handle(wants("b", final=False, version=3), 50.4))) == 1
 
 
 def test_worker_changes_when_no_source_needs_the_old_model_any_more() -> None:

@@ -8,11 +8,13 @@ as it holds nothing and no source is left that still has frames of the old model
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from mdi_exit_ros.policy.actions import LoadModel
 from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelLoaded, SourceReport, WorkerReport
 
+RELOAD_S = 10.0  # after which a worker tries again to load what it could not: the model may have been copied there
 PREPARE_TIMEOUT_S = 60.0  # for all workers to load a model, before the change is given up
 CHANGE_PATIENCE_S = 20.0  # for sources to end their frames of the old model: longer than a frame may take
 
@@ -30,20 +32,25 @@ class PreparedModel:
         self.asked = ""
         self.prepared = ""
         self._due_since: float | None = None
+        self._again_at = math.inf
 
-    def ask(self, policy: AppliedPolicy, segments: Iterable[int]) -> LoadModel | None:
-        """What the policy in force wants loaded, said once; None when nothing is."""
-        if policy.model_id == self.asked:
+    def ask(self, policy: AppliedPolicy, segments: Iterable[int], now: float) -> LoadModel | None:
+        """What the policy in force wants loaded, said once, and again a while after it failed; None when nothing is."""
+        if policy.model_id == self.asked and now < self._again_at:
             return None
-        self.asked, self.prepared = policy.model_id, ""
+        self.asked, self.prepared, self._again_at = policy.model_id, "", math.inf
         if policy.model_id in ("", self._own):
             return None
         return LoadModel(policy.model, policy.model_id, tuple(sorted(segments)))
 
-    def loaded(self, event: ModelLoaded) -> None:
+    def loaded(self, event: ModelLoaded, now: float) -> None:
         """Takes in how loading ended."""
-        if event.loaded and event.model_id == self.asked != self._own:
+        if event.model_id != self.asked or self.asked == self._own:
+            return
+        if event.loaded:
             self.prepared = event.model_id
+        else:
+            self._again_at = now + RELOAD_S
 
     def due_s(self, policy: AppliedPolicy | None, now: float) -> float | None:
         """For how long the policy in force has had the worker change to what it has prepared (s); None: it has not."""

@@ -117,7 +117,7 @@ class WorkerCore:
             case SegmentsLoaded():
                 self._on_segments_loaded(event, now)
             case ModelLoaded():
-                self._next_model.loaded(event)
+                self._next_model.loaded(event, now)
                 self._reported_at = float("-inf")
             case WorkerReport():
                 opened = self._on_worker_report(event, now)
@@ -285,7 +285,7 @@ class WorkerCore:
         # Thresholds belong to a model: until this worker changes, its own hold.
         if policy.thresholds_model_id in ("", self.setup.model_id):
             self._exit_thresholds = policy.exit_thresholds
-        if self._state is State.RUNNING and (load := self._next_model.ask(policy, self._segments)) is not None:
+        if self._state is State.RUNNING and (load := self._next_model.ask(policy, self._segments, now)) is not None:
             self._wanted.append(load)
         self._follow_allocation(now)
 
