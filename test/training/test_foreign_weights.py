@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tflite_file import tflite_of
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mdi_exit_ros.errors import ModelError
-from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.model.architecture import ARCHITECTURES, CIFAR_MEAN, CIFAR_STD
 from mdi_exit_ros.model.segment import SegmentedNetwork
-from mdi_exit_ros.training import foreign
-from mdi_exit_ros.training.foreign import Convolution, backbone_tensors, read_convolutions, settle_batch_norms
+from mdi_exit_ros.training.foreign import backbone_tensors, read_convolutions, settle_batch_norms
 from mdi_exit_ros.training.start import starting_point
 
 FRAMES = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (16, 32, 32, 3), dtype=np.uint8))
@@ -97,24 +99,31 @@ def test_training_starts_where_the_file_left_off(theirs: SegmentedNetwork, onnx_
     assert torch.allclose(features(ours), expected, atol=1e-2 * largest)
 
 
-def test_pixels_of_tensorflow_lite_are_from_minus_one_to_one(
-    theirs: SegmentedNetwork, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    convolutions = [
-        Convolution(layer.weight.detach().numpy(), np.full(layer.out_channels, 0.25, np.float32))
-        for part in backbone(theirs)
-        for layer in part.modules()
-        if isinstance(layer, nn.Conv2d)
-    ]
-    monkeypatch.setattr(foreign, "read_convolutions", lambda path: convolutions)
+def folded(network: SegmentedNetwork) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Weights and biases of the backbone's convolutions with the batch normalizations behind them."""
+    layers = [layer for part in backbone(network) for layer in part.modules()]
+    found = []
+    for convolution, norm in pairwise(layers):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(convolution, norm)
+            found.append((fused.weight.detach().numpy(), fused.bias.detach().numpy()))
+    return found
+
+
+def test_a_file_of_tensorflow_lite_starts_its_backbone(theirs: SegmentedNetwork, tmp_path: Path) -> None:
+    (weight, bias), *others = folded(theirs)
+    mean, std = (np.asarray(each, np.float32)[:, None, None] for each in (CIFAR_MEAN, CIFAR_STD))
+    # the first convolution of pixels from -1 to 1, as TensorFlow Lite's networks take them
+    first = 0.5 * weight / std, bias + (weight * (0.5 - mean) / std).sum(axis=(1, 2, 3))
+    path = tmp_path / "detector.tflite"
+    path.write_bytes(tflite_of([first, *others]))
+    read = read_convolutions(path)
+    for got, (kernel, added) in zip(read, [first, *others], strict=True):
+        assert np.array_equal(got.weight, kernel) and np.array_equal(got.bias, added)
     ours = fresh_network(2)
-    ours.load_state_dict(backbone_tensors(ours, Path("detector.tflite")), strict=False)
-    stem = ours[1].layers[1]
-    with torch.no_grad():
-        pixels = FRAMES.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-        expected = nn.functional.conv2d(pixels, torch.from_numpy(convolutions[0].weight)) + 0.25
-        got = stem[1](stem[0](ours[1].layers[0](FRAMES)))[:, :, 1:-1, 1:-1]  # outside, zeros mean another colour
-    assert torch.allclose(got, expected, atol=1e-4)
+    starting_point(str(path), ours, "mobilenet_v2").fill(ours, FRAMES)
+    expected = features(theirs)
+    assert torch.allclose(features(ours), expected, atol=1e-3 * float(expected.abs().max()))
 
 
 def test_files_that_are_no_start_are_named(onnx_file: Path, tmp_path: Path) -> None:
