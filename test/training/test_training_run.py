@@ -153,7 +153,9 @@ def test_verb_trains_and_refuses_to_resume_with_other_options(tiny_archive: Path
     arguments += ["--out", str(tmp_path / "model")]
     result = CliRunner().invoke(train, [*arguments, "--epochs", "1"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert "--data tiny.zip --architecture mobilenetv2 --epochs 1" in load_card(tmp_path / "model").training.command
+    card = load_card(tmp_path / "model")
+    assert card.name == "model"
+    assert "--data tiny.zip --architecture mobilenetv2 --epochs 1" in card.training.command
     with pytest.raises(ConfigurationError, match=r"made by another run \(seed 1, now 3\)"):
         CliRunner().invoke(train, [*arguments, "--epochs", "1", "--seed", "3", "--resume"], catch_exceptions=False)
 

@@ -60,7 +60,11 @@ import click
 )
 @click.option("--half-weights", is_flag=True, help="Store weights as float16: half the size of the model directory.")
 @click.option(
-    "--out", "out_directory", required=True, type=click.Path(path_type=Path), help="Model directory to write."
+    "--out",
+    "out_directory",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Model directory to write; its name is the model's.",
 )
 @click.option(
     "--resume",
@@ -95,7 +99,7 @@ def train(
     from mdi_exit_ros.training.session import TrainingRun, train_model
     from mdi_exit_ros.training.start import starting_point
 
-    name, network = load_architecture(architecture)
+    network = load_architecture(architecture)
     options = TrainingOptions(
         epochs=epochs,
         seed=seed,
@@ -125,7 +129,7 @@ def train(
 
         train_model(
             TrainingRun(
-                name=name,
+                name=out_directory.resolve().name,
                 architecture=network,
                 data=data,
                 validation_size=validation_size,

@@ -52,14 +52,14 @@ class Architecture:
         return self.bottleneck_channels[cut - 1]
 
 
-def load_architecture(name_or_file: str) -> tuple[str, Architecture]:
-    """A built-in architecture by name, or the fields of one from a YAML or JSON file, with its name.
+def load_architecture(name_or_file: str) -> Architecture:
+    """A built-in architecture by name, or the fields of one from a YAML or JSON file.
 
     Raises:
         ConfigurationError: No such architecture, or a file that does not describe one.
     """
     if name_or_file in ARCHITECTURES:
-        return name_or_file, ARCHITECTURES[name_or_file]
+        return ARCHITECTURES[name_or_file]
     path = Path(name_or_file).expanduser()
     if path.suffix not in {".yaml", ".yml", ".json"}:
         raise ConfigurationError(
@@ -68,7 +68,7 @@ def load_architecture(name_or_file: str) -> tuple[str, Architecture]:
         )
     try:
         fields = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return path.stem, TypeAdapter(Architecture).validate_python(fields)
+        return TypeAdapter(Architecture).validate_python(fields)
     except OSError as error:
         raise ConfigurationError(f"cannot read the architecture {path}: {error.strerror}") from error
     except yaml.YAMLError as error:
