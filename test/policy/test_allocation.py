@@ -71,6 +71,7 @@ def reports(
     service_s: dict[str, float] | None = None,
     moving_s: dict[str, float] | None = None,
     sent: int = 0,
+    served: int = 0,
 ) -> dict[str, WorkerReport]:
     """Reports of workers; `moving_s` by links as `w1>w2`, times of one last segment input; each has carried `sent`."""
     times = service_s or {}
@@ -79,7 +80,9 @@ def reports(
         one, _, other = link.partition(">")
         links.setdefault(one, []).append(StreamReport(LIVES[other], sent=sent, moving_s=seconds))
     return {
-        name: worker_report(LIVES[name], *links.get(name, ()), segments=segments, service_s=times.get(name, 0.01))
+        name: worker_report(
+            *(LIVES[name], *links.get(name, ())), segments=segments, service_s=times.get(name, 0.01), served=served
+        )
         for name, segments in held.items()
     }
 
@@ -96,46 +99,86 @@ def test_speed_is_cost_per_measured_second_and_unmeasured_workers_are_average() 
     assert measured.rates(LIVES).speed == pytest.approx({"w1": 4.0 / 0.02, "w2": 4.0 / 0.04, "w3": 150.0})
 
 
-def test_rates_of_workers_and_links_that_are_no_longer_used_stay_known_for_a_while() -> None:
-    measured = Measured(SETUP)
-    measured.hear(reports(START, {"w2": 0.02}, {"w1>w2": 0.5}), 10.0)
-    for moving_s in (-1.0, 0.5):  # another life of the worker, or the same that has sent nothing more
-        measured.hear(reports({**START, "w2": ()}, {}, {"w1>w2": moving_s}), 10.0 + FIRST_PATIENCE_S)
-        rates = measured.rates(LIVES)
-        assert (rates.speed["w2"], rates.link_s) == (pytest.approx(50.0), {("w1", "w2"): 0.5})
-    measured.hear(reports({**START, "w2": ()}, {}, {"w1>w2": 0.5}), 10.1 + FIRST_PATIENCE_S)
-    rates = measured.rates(LIVES)
-    assert (rates.speed["w2"], rates.link_s) == (pytest.approx(100.0), {}), "an average worker, and a free link"
+class Listener:
+    """What is measured while one link is used or not, and frames are served or not."""
+
+    def __init__(self, moving_s: float = 0.5) -> None:
+        self.measured = Measured(SETUP)
+        self.now, self.served, self.sent, self.moving_s = 10.0, 0, 0, moving_s
+        self.pass_time(0.0)
+
+    def pass_time(self, seconds: float, *, idle: bool = False, link_used: bool = False, w2_s: float = 0.0) -> None:
+        """Reports after `seconds`; w2 holds segments only if it has a service time."""
+        self.now += seconds
+        self.served += not idle
+        self.sent += link_used
+        held = {**START, "w2": START["w2"] if w2_s else ()}
+        heard = reports(held, {"w2": w2_s}, {"w1>w2": self.moving_s}, sent=self.sent, served=self.served)
+        self.measured.hear(heard, self.now)
+
+    @property
+    def link_s(self) -> float:
+        return self.measured.rates(LIVES).link_s["w1", "w2"]
+
+    @property
+    def speed(self) -> float:
+        return self.measured.rates(LIVES).speed["w2"]
+
+
+def test_link_and_worker_that_are_no_longer_used_stay_known_for_a_while() -> None:
+    listener = Listener()
+    listener.pass_time(1.0, link_used=True, w2_s=0.02)
+    listener.pass_time(FIRST_PATIENCE_S)
+    assert (listener.link_s, listener.speed) == (0.5, pytest.approx(50.0))
+    listener.pass_time(0.1)
+    assert (listener.link_s, listener.speed) == (0.0, pytest.approx(100.0)), "a free link, and an average worker"
+
+
+def test_what_was_measured_does_not_age_while_nobody_has_anything_to_do() -> None:
+    listener = Listener()
+    listener.pass_time(1.0, link_used=True, w2_s=0.02)
+    for _ in range(10):
+        listener.pass_time(FIRST_PATIENCE_S, idle=True)
+    assert (listener.link_s, listener.speed) == (0.5, pytest.approx(50.0))
+
+
+def test_fast_worker_that_was_not_used_for_long_is_still_taken_for_fast() -> None:
+    listener = Listener()
+    listener.pass_time(1.0, w2_s=0.001)
+    listener.pass_time(FIRST_PATIENCE_S + 1.0)
+    assert listener.speed == pytest.approx(1000.0)
 
 
 def test_link_that_carries_tasks_stays_known_though_always_as_fast() -> None:
-    measured = Measured(SETUP)
-    for step in range(3):
-        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=step), step * 1000.0)
-        assert measured.rates(LIVES).link_s == {("w1", "w2"): 0.5}
+    listener = Listener()
+    for _ in range(3):
+        listener.pass_time(1000.0, link_used=True)
+        assert listener.link_s == 0.5
 
 
-@pytest.mark.parametrize(("trial_s", "patience_s"), [(0.1, FIRST_PATIENCE_S), (0.4, 2.0 * FIRST_PATIENCE_S)])
-def test_link_that_is_slow_again_is_tried_again_after_twice_the_time(trial_s: float, patience_s: float) -> None:
-    measured = Measured(SETUP)
-    measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=9), 10.0)
-    measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=9), 500.0)
-    assert measured.rates(LIVES).link_s == {}
-    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.0)
-    assert measured.rates(LIVES).link_s == {("w1", "w2"): trial_s}
-    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.0 + patience_s)
-    assert measured.rates(LIVES).link_s == {("w1", "w2"): trial_s}
-    measured.hear(reports(START, {}, {"w1>w2": trial_s}, sent=12), 502.1 + patience_s)
-    assert measured.rates(LIVES).link_s == {}
+@pytest.mark.parametrize(
+    ("trial_s", "factor"),
+    [pytest.param(4.0, 2.0, id="left again"), pytest.param(FIRST_PATIENCE_S, 1.0, id="proved itself")],
+)
+def test_link_is_tried_again_after_twice_the_time_unless_it_proved_itself(trial_s: float, factor: float) -> None:
+    listener = Listener()
+    listener.pass_time(FIRST_PATIENCE_S + 1.0)
+    assert listener.link_s == 0.0
+    listener.pass_time(0.5 * trial_s, link_used=True)
+    listener.pass_time(0.5 * trial_s, link_used=True)
+    assert listener.link_s == 0.5
+    listener.pass_time(factor * FIRST_PATIENCE_S)
+    assert listener.link_s == 0.5
+    listener.pass_time(0.1)
+    assert listener.link_s == 0.0
 
 
 def test_patience_with_a_slow_link_has_an_end() -> None:
-    measured, now = Measured(SETUP), 0.0
-    for sent in range(20):
-        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=sent), now)
-        now += LONGEST_PATIENCE_S + 0.1
-        measured.hear(reports(START, {}, {"w1>w2": 0.5}, sent=sent), now)
-        assert measured.rates(LIVES).link_s == {}
+    listener = Listener()
+    for _ in range(20):
+        listener.pass_time(LONGEST_PATIENCE_S + 0.1)
+        assert listener.link_s == 0.0
+        listener.pass_time(2.0, link_used=True)
 
 
 def test_only_links_that_there_are_can_be_measured() -> None:
@@ -312,18 +355,23 @@ def test_link_that_has_become_fast_again_is_found_out() -> None:
     now = 10.1
     allocator.step(reports({**START, "w1": (1, 2, 3, 4, 5)}), ADAPTIVE, now)
     assert allocator.final
+    served = 0
     while dict(allocator.target) == alone and now < 500.0:
-        now += 2.0
-        allocator.step(reports(alone, {"w2": 0.0, "w3": 0.0}), ADAPTIVE, now)
+        now, served = now + 2.0, served + 1
+        allocator.step(reports(alone, {"w2": 0.0, "w3": 0.0}, served=served), ADAPTIVE, now)
     assert now == pytest.approx(10.0 + FIRST_PATIENCE_S, abs=5.0)
     trial = dict(allocator.target)
     assert trial != alone
     both = {name: tuple(sorted({*trial.get(name, ()), *alone[name]})) for name in LIVES}
-    allocator.step(reports(both), ADAPTIVE, now + 0.1)
+    allocator.step(reports(both, served=served), ADAPTIVE, now + 3.0)
     assert allocator.final
+    slow = {"w1>w2": 9.0, "w2>w3": 9.0, "w1>w3": 9.0}
+    allocator.step(reports(trial, {}, slow, sent=1, served=served + 1), ADAPTIVE, now + 3.1)
+    assert dict(allocator.target) == trial, "it is given time to be measured"
     crossing = dict.fromkeys(("w1>w2", "w2>w3", "w3>w2", "w1>w3"), 1e-4)
-    for step in range(1, 200):
-        allocator.step(reports(trial, {}, crossing, sent=step), ADAPTIVE, now + 2.0 * step)
+    for step in range(3, 200):
+        heard = reports(trial, {}, crossing, sent=step, served=served + step)
+        allocator.step(heard, ADAPTIVE, now + 2.0 * step)
         assert dict(allocator.target) == trial
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from mdi_exit_ros.policy.estimation import ROUND_TRIP_MAX_S, ServiceTimes, TransferDelay, smooth
+from mdi_exit_ros.policy.estimation import ROUND_TRIP_MAX_S, STALE_S, ServiceTimes, TransferDelay, smooth
 
 
 def test_first_value_is_taken_as_it_is() -> None:
@@ -46,6 +46,15 @@ def test_segments_and_batch_sizes_are_kept_apart_and_the_mean_is_over_all() -> N
     assert times.batch_s(1, 1) == pytest.approx(0.4)
     assert times.batch_s(1, 15) == pytest.approx(0.1)  # 8..15 are one size
     assert times.batch_s(1, 16) == 0.0
+
+
+def test_segment_that_was_not_held_for_a_while_is_unknown_again() -> None:
+    service = ServiceTimes()
+    service.observe(1, 4, 0.4, 0.2)
+    service.observe(2, 4, 0.8, 0.2)
+    service.forget(1)
+    assert (service.segment_s(1), service.batch_s(1, 4)) == (0.0, 0.0)
+    assert (service.segment_s(2), service.batch_s(2, 4)) == (pytest.approx(0.2), pytest.approx(0.2))
 
 
 def test_times_measured_before_this_life_are_a_start() -> None:
@@ -89,6 +98,17 @@ def test_moving_time_is_the_delay_without_the_latency_and_unknown_before_a_batch
     delay.batch_sent(10.0, 1000)
     delay.batch_echoed(10.0, 2.5, 0.2)
     assert delay.moving_s(500) == pytest.approx(1.0)
+
+
+def test_bandwidth_is_measured_anew_after_a_silence() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(1.0, 0.2)
+    for stamp, round_trip_s in ((10.0, 5.0), (10.0 + STALE_S, 1.5), (10.2 + 2 * STALE_S, 1.5)):
+        delay.batch_sent(stamp, 1000)
+        delay.batch_echoed(stamp, round_trip_s, 0.2)
+        if stamp <= 10.0 + STALE_S:
+            assert delay.moving_s(1000) > 3.0
+    assert delay.moving_s(1000) == pytest.approx(0.5)
 
 
 def test_echo_is_counted_once() -> None:

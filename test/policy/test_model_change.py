@@ -146,14 +146,21 @@ def test_worker_loads_the_model_once_and_says_when_it_has() -> None:
 def test_worker_that_failed_to_load_tries_again_after_a_while_or_when_it_is_wished_anew() -> None:
     core = worker()
     core.handle(wants("b", final=False), 0.0)
-    for failed_at in (0.1, 20.0):
-        assert report_of(core.handle(ModelLoaded("b", loaded=False), failed_at)).prepared_model_id == ""
-        assert of(LoadModel, core.handle(wants("b", final=False), failed_at + RELOAD_S - 0.1)) == []
-        assert len(of(LoadModel, core.handle(wants("b", final=False), failed_at + RELOAD_S))) == 1
-        assert of(LoadModel, core.handle(wants("b", final=False), failed_at + 2 * RELOAD_S)) == [], "it is at it"
-    core.handle(ModelLoaded("b", loaded=False), 50.0)
-    core.handle(policy(version=2), 50.3)
-    assert len(of(LoadModel, core.handle(wants("b", final=False, version=3), 50.4))) == 1
+    now = 0.0
+    for wait_s in (RELOAD_S, 2.0 * RELOAD_S, 4.0 * RELOAD_S):
+        now += 1.0
+        assert report_of(core.handle(ModelLoaded("b", loaded=False), now)).prepared_model_id == ""
+        assert of(LoadModel, core.handle(wants("b", final=False), now + wait_s - 0.1)) == []
+        now += wait_s
+        assert len(of(LoadModel, core.handle(wants("b", final=False), now))) == 1
+        now += 10.0 * RELOAD_S
+        assert of(LoadModel, core.handle(wants("b", final=False), now)) == [], "it is at it"
+    core.handle(ModelLoaded("b", loaded=False), now)
+    core.handle(policy(version=2), now)
+    assert len(of(LoadModel, core.handle(wants("b", final=False, version=3), now))) == 1
+    core.handle(ModelLoaded("b"), now)
+    core.handle(ModelLoaded("b", loaded=False), now)  # what was begun before the wish was taken back
+    assert of(LoadModel, core.handle(wants("b", final=False, version=3), now + 10.0 * RELOAD_S)) == []
 
 
 def test_worker_changes_when_no_source_needs_the_old_model_any_more() -> None:

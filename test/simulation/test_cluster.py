@@ -56,7 +56,7 @@ EVENTS = st.lists(
     st.tuples(
         st.sampled_from([0.0, 0.2, 0.35, 0.5, 2.0]),
         st.integers(1, 2),
-        st.sampled_from(["kill", "stop", "start", "speed", "model"]),
+        st.sampled_from(["kill", "stop", "start", "speed", "model", "link"]),
     ),
     max_size=5,
 )
@@ -90,12 +90,15 @@ EVENTS = st.lists(
 def test_books_balance_whatever_happens(
     simulate: Any, keys: dict[str, Any], accidents: list[tuple[float, int, str]]
 ) -> None:
-    events = [
-        {"at_s": at_s, "do": do, "model": "one"}
-        if do == "model"
-        else event(at_s, worker, do, **({"speed": 0.1} if do == "speed" else {}))
-        for at_s, worker, do in accidents
-    ]
+    events = []
+    for at_s, worker, do in accidents:
+        if do == "model":
+            events.append({"at_s": at_s, "do": do, "model": "one"})
+        elif do != "link":
+            events.append(event(at_s, worker, do, **({"speed": 0.1} if do == "speed" else {})))
+        elif isinstance(keys["topology"], str) and not keys["together"]:
+            link = {"between": ["robot", "nano2"], "rate_mbps": 0.5 * worker}
+            events.append({"at_s": at_s, "do": do, "link": link})
     simulate(**keys, events=events)  # which balances them
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from mdi_exit_ros.cli.train import train
 from mdi_exit_ros.errors import ConfigurationError, DataError, ModelError
@@ -101,14 +105,35 @@ def test_a_run_resumed_with_other_options_goes_on_with_them(tiny_archive: Path, 
     with pytest.raises(Interrupted):
         run(tiny_archive, tmp_path, stop_after=2)
     longer = dataclasses.replace(OPTIONS, epochs=4, early_exit_weight=0.7)
+    shutil.copy(tmp_path / CHECKPOINT_NAME, tmp_path / "before")
     said = run(tiny_archive, tmp_path, resume=True, options=longer)
     assert [line.split()[1] for line in said if line.startswith("epoch")] == ["2/4", "3/4", "4/4"]
     training = load_card(tmp_path).training
     assert training.epochs == 4
-    before = "up to epoch 1 with --epochs 2, up to epoch 1 with --early-exit-weight 0.4"
-    assert training.command == f"mdi-exit train --resume, {before}"
+    assert training.command == "mdi-exit train --resume, epochs 1 to 1 with --epochs 2 --early-exit-weight 0.4"
+    ids = {load_card(tmp_path).model_id}
+    for changes in ({"early_exit_weight": 0.4}, {"peak_learning_rate": 0.05}):
+        shutil.copy(tmp_path / "before", tmp_path / CHECKPOINT_NAME)
+        run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(longer, **changes))
+        ids.add(load_card(tmp_path).model_id)
+    assert len(ids) == 3, "each option decides the weights"
     with pytest.raises(ConfigurationError, match="4 epochs behind it, --epochs 3 asks for fewer"):
         run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, epochs=3))
+
+
+def test_a_checkpoint_from_before_epochs_kept_their_options_had_the_same_throughout(
+    tiny_archive: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        run(tiny_archive, tmp_path, stop_after=2)
+    path = tmp_path / CHECKPOINT_NAME
+    with safe_open(path, framework="pt") as file:
+        state = json.loads(file.metadata()["state"])
+    for report in state["history"]:
+        del report["options"]
+    save_file(load_file(path), path, {"state": json.dumps(state)})
+    run(tiny_archive, tmp_path, resume=True, options=dataclasses.replace(OPTIONS, epochs=3))
+    assert load_card(tmp_path).training.command == "mdi-exit train --resume, epochs 1 to 1 with --epochs 2"
 
 
 def parameters_of(network: SegmentedNetwork) -> dict[str, torch.Tensor]:
@@ -139,6 +164,8 @@ def test_a_resumed_run_averages_what_was_averaged_before(tiny_archive: Path, tmp
     run(tiny_archive, tmp_path / "whole", options=options)
     with pytest.raises(Interrupted):
         run(tiny_archive, tmp_path / "halves", options=options, stop_after=3)
+    with pytest.raises(ConfigurationError, match=r"made by another run \(epochs 3, now 4\)"):
+        run(tiny_archive, tmp_path / "halves", options=dataclasses.replace(options, epochs=4), resume=True)
     run(tiny_archive, tmp_path / "halves", options=options, resume=True)
     assert load_card(tmp_path / "halves").model_id == load_card(tmp_path / "whole").model_id
 

@@ -83,7 +83,7 @@ def profile_of(card: ModelCard, source: str) -> Profile:
     path = card.directory / PROFILE_NAME
     if not path.is_file():
         raise ConfigurationError(
-            f"model {card.name!r} comes without a profile: measure one with mdi-exit profile --model {card.name}, "
+            f"model {card.name!r} comes without a profile: measure one with mdi-exit profile --model {card.directory}, "
             "and say profile: measured"
         )
     return load_profile_of(card.name, card.model_id, path)

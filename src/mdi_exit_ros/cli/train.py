@@ -69,7 +69,8 @@ import click
 @click.option(
     "--resume",
     is_flag=True,
-    help="Continue from the checkpoint in --out; --epochs, --early-exit-weight and --learning-rate may be others.",
+    help="Continue from the checkpoint in --out; unless epochs are averaged, --epochs, --early-exit-weight and "
+    "--learning-rate may be others.",
 )
 @click.option("--threads", default=0, type=click.IntRange(min=0), help="CPU threads; 0 for all cores.")
 def train(
@@ -129,7 +130,7 @@ def train(
 
         train_model(
             TrainingRun(
-                name=out_directory.resolve().name,
+                name=out_directory.absolute().name,
                 architecture=network,
                 data=data,
                 validation_size=validation_size,

@@ -126,7 +126,7 @@ class Allocator:
         lost = any(segments and name not in reports for name, segments in self.target)
         if not self.final and not lost:
             if all(set(segments) <= set(reports[name].segments) for name, segments in self.target if segments):
-                self.final = True
+                self.final, self._changed_at = True, now
             elif now > self._changed_at + PREPARE_TIMEOUT_S:
                 self.target, self.final = self._before, True
             return

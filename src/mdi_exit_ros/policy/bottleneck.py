@@ -14,7 +14,6 @@ from mdi_exit_ros.policy.events import WorkerReport
 
 FIRST_PATIENCE_S = 120.0  # for what was measured of a worker or link that is no longer used
 LONGEST_PATIENCE_S = 3600.0
-WORTHWHILE = 2.0  # how much faster it must have become for the first patience to do again
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,56 +79,78 @@ class Rates:
 
 @dataclasses.dataclass
 class _Remembered:
-    """What was measured of a worker or link: `seconds` per unit, when it was last used, and how long it then counts.
+    """What was measured of a worker or link.
 
     Attributes:
+        seconds: per unit of cost, or per input of the last segment.
         sent: frames that had crossed a link by then.
-        patience_s: time without use after which it may be tried again.
+        unused_s: time since it was used, as far as others were.
+        used_s: the same in use, since it was last tried again.
+        trials: how often it was tried again without proving itself.
     """
 
     seconds: float
-    used_at: float
     sent: int = 0
-    patience_s: float = FIRST_PATIENCE_S
-    counts: bool = True
+    unused_s: float = 0.0
+    used_s: float = 0.0
+    trials: int = 0
 
-    def renew(self, seconds: float, now: float, sent: int = 0) -> None:
-        """It is in use. If it had to be tried again and was hardly better, the next trial is in twice the time."""
-        if not self.counts:
-            is_better = seconds < self.seconds / WORTHWHILE
-            self.patience_s = FIRST_PATIENCE_S if is_better else min(2.0 * self.patience_s, LONGEST_PATIENCE_S)
-        self.seconds, self.used_at, self.sent, self.counts = seconds, now, sent, True
+    @property
+    def is_due(self) -> bool:
+        """Whether what was measured is so old that it is tried again, each time after twice the patience."""
+        return self.unused_s > min(FIRST_PATIENCE_S * 2.0**self.trials, LONGEST_PATIENCE_S)
+
+    def use(self, seconds: float, time_s: float, sent: int = 0) -> None:
+        """It has been in use for `time_s`."""
+        if self.is_due:
+            self.trials, self.used_s = self.trials + 1, 0.0
+        self.seconds, self.sent, self.unused_s = seconds, sent, 0.0
+        self.used_s += time_s
+        if self.used_s >= FIRST_PATIENCE_S:
+            self.trials = 0
+
+    def rest(self, time_s: float) -> None:
+        """Others have been in use for `time_s`."""
+        self.unused_s += time_s
 
 
 class Measured:
     """What workers have said of their speeds and links.
 
-    What is no longer used stays known for a while, then counts as never measured, so that it is tried again: a link may
-    have been slow for a moment only.
+    What is no longer used stays known for a while, then counts as good, so that it is tried again: a link may have been
+    slow for a moment only.
     """
 
     def __init__(self, setup: AllocationSetup) -> None:
         self._setup = setup
         self._workers: dict[str, _Remembered] = {}
         self._links: dict[tuple[str, str], _Remembered] = {}
+        self._heard_at = -math.inf
+        self._served = 0
 
     def hear(self, reports: Mapping[str, WorkerReport], now: float) -> None:
-        """Takes in the newest reports; `now` is in seconds."""
+        """Takes in the newest reports; `now` is in seconds. Time in which no frame is served ages nothing."""
+        served = sum(report.counters.served for report in reports.values())
+        time_s = now - self._heard_at if served != self._served and self._heard_at > -math.inf else 0.0
+        self._heard_at, self._served = now, served
+        unused: list[_Remembered] = [*self._workers.values(), *self._links.values()]
         for name, report in reports.items():
             speed = speed_of(report, self._setup.segment_costs)
             if speed > 0.0:
-                self._workers.setdefault(name, _Remembered(1.0 / speed, now)).renew(1.0 / speed, now)
+                worker = self._workers.setdefault(name, _Remembered(1.0 / speed))
+                worker.use(1.0 / speed, time_s)
+                unused = [each for each in unused if each is not worker]
             for stream in report.streams:
                 link = name, stream.peer.name
                 if stream.moving_s < 0.0 or link[1] not in self._setup.successors.get(name, ()):
                     continue
                 known = self._links.get(link)
-                if known is None:
-                    self._links[link] = _Remembered(stream.moving_s, now, stream.sent)
-                elif known.sent != stream.sent:
-                    known.renew(stream.moving_s, now, stream.sent)
-        for known in (*self._workers.values(), *self._links.values()):
-            known.counts = now <= known.used_at + known.patience_s
+                if known is None or known.sent != stream.sent:
+                    known = self._links.setdefault(link, _Remembered(stream.moving_s))
+                    known.use(stream.moving_s, time_s, stream.sent)
+                    unused = [each for each in unused if each is not known]
+        for each in unused:
+            each.rest(time_s)
 
     def carry_over(self, setup: AllocationSetup) -> None:
         """Goes on with another model: computers are as fast as before, and links for the inputs of its last segment."""
@@ -139,10 +160,18 @@ class Measured:
         self._setup = setup
 
     def rates(self, alive: Collection[str]) -> Rates:
-        """The rates for these workers; one whose speed is unknown is taken for an average one."""
-        speed = {name: 1.0 / known.seconds for name, known in self._workers.items() if known.counts}
-        average = statistics.fmean([speed[name] for name in alive if name in speed] or [1.0])
-        links = {link: known.seconds for link, known in self._links.items() if known.counts}
+        """The rates for these workers.
+
+        A worker whose speed is unknown is taken for an average one, one that is due at least for that, and a link that
+        is due for free.
+        """
+        speed = {name: 1.0 / known.seconds for name, known in self._workers.items() if name in alive}
+        fresh = [speed[name] for name in speed if not self._workers[name].is_due]
+        average = statistics.fmean(fresh or [1.0])
+        for name in speed:
+            if self._workers[name].is_due:
+                speed[name] = max(speed[name], average)
+        links = {link: 0.0 if known.is_due else known.seconds for link, known in self._links.items()}
         return Rates({name: speed.get(name, average) for name in alive}, links)
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 ROUND_TRIP_MAX_S = 60.0  # longer is no measurement
+STALE_S = 30.0  # what was measured longer ago than this before the next measurement is no longer counted in
 SURPRISE = 10.0  # a batch counts as at most so many times slower than expected: a peer that stood still is no slow link
 
 
@@ -29,6 +31,11 @@ class ServiceTimes:
         self._segment_s[segment] = smooth(self._segment_s.get(segment, -1.0), per_task, weight)
         key = (segment, batch.bit_length())
         self._batch_s[key] = smooth(self._batch_s.get(key, -1.0), per_task, weight)
+
+    def forget(self, segment: int) -> None:
+        """What was measured of a segment counts no longer: it was not run for a while."""
+        self._segment_s.pop(segment, None)
+        self._batch_s = {key: seconds for key, seconds in self._batch_s.items() if key[0] != segment}
 
     def expect(self, segment: int, batch: int, duration_s: float, *, lanes: int = 1) -> None:
         """Takes in a time measured before this life, to start with; call it from the smallest batch to the largest.
@@ -64,6 +71,7 @@ class TransferDelay:
     def __init__(self) -> None:
         self._latency_s = -1.0
         self._seconds_per_byte = -1.0
+        self._measured_stamp = math.inf
         self._sent: deque[tuple[float, int]] = deque(maxlen=256)
 
     def batch_sent(self, stamp: float, nbytes: int) -> None:
@@ -82,6 +90,9 @@ class TransferDelay:
             return
         _, nbytes = self._sent.popleft()
         if nbytes > 0:
+            if stamp > self._measured_stamp + STALE_S:
+                self._seconds_per_byte = -1.0
+            self._measured_stamp = stamp
             longest_s = ROUND_TRIP_MAX_S
             if self._seconds_per_byte > 0.0:
                 longest_s = min(longest_s, SURPRISE * (2.0 * self._latency_s + self._seconds_per_byte * nbytes))

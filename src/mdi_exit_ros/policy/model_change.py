@@ -15,6 +15,7 @@ from mdi_exit_ros.policy.actions import LoadModel
 from mdi_exit_ros.policy.events import AppliedPolicy, ModelFacts, ModelLoaded, SourceReport, WorkerReport
 
 RELOAD_S = 10.0  # after which a worker tries again to load what it could not: the model may have been copied there
+RELOAD_MAX_S = 300.0  # the longest it waits, as it waits twice as long each time
 PREPARE_TIMEOUT_S = 60.0  # for all workers to load a model, before the change is given up
 CHANGE_PATIENCE_S = 20.0  # for sources to end their frames of the old model: longer than a frame may take
 
@@ -33,10 +34,13 @@ class PreparedModel:
         self.prepared = ""
         self._due_since: float | None = None
         self._again_at = math.inf
+        self._wait_s = RELOAD_S
 
     def ask(self, policy: AppliedPolicy, segments: Iterable[int], now: float) -> LoadModel | None:
         """What the policy in force wants loaded, said once, and again a while after it failed; None when nothing is."""
-        if policy.model_id == self.asked and now < self._again_at:
+        if policy.model_id != self.asked:
+            self._wait_s = RELOAD_S
+        elif now < self._again_at:
             return None
         self.asked, self.prepared, self._again_at = policy.model_id, "", math.inf
         if policy.model_id in ("", self._own):
@@ -48,9 +52,10 @@ class PreparedModel:
         if event.model_id != self.asked or self.asked == self._own:
             return
         if event.loaded:
-            self.prepared = event.model_id
-        else:
-            self._again_at = now + RELOAD_S
+            self.prepared, self._again_at = event.model_id, math.inf
+        elif not self.prepared:
+            self._again_at = now + self._wait_s
+            self._wait_s = min(2.0 * self._wait_s, RELOAD_MAX_S)
 
     def due_s(self, policy: AppliedPolicy | None, now: float) -> float | None:
         """For how long the policy in force has had the worker change to what it has prepared (s); None: it has not."""

@@ -311,6 +311,8 @@ class WorkerCore:
 
     def _hold(self, segments: frozenset[int], now: float) -> None:
         """Holds `segments` from now on; waiting tasks of others have to move."""
+        for segment in segments - self._segments:
+            self._service.forget(segment)
         dropped, self._offloader.segments = self._segments - segments, segments
         waiting = self._workload.input
         for segment in dropped:

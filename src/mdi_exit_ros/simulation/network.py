@@ -82,9 +82,10 @@ class Network:
         return self._local if sender == receiver else self._links.get((sender, receiver), self._default)
 
     def set_link(self, computers: tuple[str, str], link: Link) -> None:
-        """From now on messages between two computers go through `link`, both ways."""
-        one, other = computers
-        self._links[one, other] = self._links[other, one] = link
+        """From now on messages between two computers go through `link`; those before arrive as they would."""
+        for pair in (computers, computers[::-1]):
+            self._links[pair] = link
+            self._free_at.pop(pair, None)
 
     def send(
         self,

@@ -104,7 +104,7 @@ class EventEntry(_Strict):
     worker: str = ""
     do: Literal["kill", "stop", "start", "speed", "model", "link"] = Field(
         description="kill: gone without a word; stop: in order; start: a new life; speed: its computer's from now on; "
-        "model: all change to another; link: that of two computers from now on"
+        "model: all change to another; link: that of two computers, for what is sent from now on"
     )
     speed: float | None = Field(default=None, gt=0.0, le=1000.0)
     model: str | None = Field(default=None, description="shipped model or model folder")

@@ -50,8 +50,8 @@ def save_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> 
 def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) -> None:
     """Continues from `save_checkpoint`.
 
-    Options that are `CHANGEABLE` may be others than before: they hold for the next epochs, whose learning rate is that
-    of their place among all.
+    Unless epochs are averaged, options that are `CHANGEABLE` may be others than before: they hold for the next epochs,
+    whose learning rate is that of their place among all.
 
     Raises:
         ConfigurationError: No readable checkpoint, one of a run that was started with something else, or one that has
@@ -67,14 +67,15 @@ def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) 
         raise ConfigurationError(f"{path} is not a whole checkpoint ({error}): start anew without --resume") from error
     ours = {**asdict(trainer.options), **origin}
     theirs = {**asdict(TrainingOptions()), **state["options"], **state["origin"]}  # options that came later
+    changeable = CHANGEABLE if trainer.average is None else ()
     different = sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-    if trainer.average is None and set(different) <= set(CHANGEABLE):
-        if trainer.options.epochs < state["epoch"]:
-            raise ConfigurationError(
-                f"{path} has {state['epoch']} epochs behind it, --epochs {trainer.options.epochs} asks for fewer: "
-                f"resume with --epochs {state['epoch']} or more, or start anew without --resume"
-            )
-    elif different:
+    different = [key for key in different if key not in changeable]
+    if not different and trainer.options.epochs < state["epoch"]:
+        raise ConfigurationError(
+            f"{path} has {state['epoch']} epochs behind it, --epochs {trainer.options.epochs} asks for fewer: "
+            f"resume with --epochs {state['epoch']} or more, or start anew without --resume"
+        )
+    if different:
         was = ", ".join(f"{key} {theirs.get(key)!r}, now {ours.get(key)!r}" for key in different)
         raise ConfigurationError(
             f"{path} was made by another run ({was}): resume with the same ones, or start anew without --resume"
@@ -87,7 +88,8 @@ def restore_checkpoint(trainer: Trainer, path: Path, *, origin: dict[str, Any]) 
             buffer = torch.empty_like(parameter)
             trainer.optimizer.state[parameter]["momentum_buffer"] = buffer.copy_(tensors[f"momentum.{name}"])
     trainer.epoch = state["epoch"]
-    trainer.history = [EpochReport(**report) for report in state["history"]]
+    had = {name: theirs[name] for name in CHANGEABLE}  # before epochs kept their own, a run had the same throughout
+    trainer.history = [EpochReport(**{"options": had, **report}) for report in state["history"]]
 
 
 def _below(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -102,7 +102,7 @@ def write_model(
 
 
 def rewrite_model(card: ModelCard, fitted: Calibration, cost_basis: str, out_directory: Path) -> ModelCard:
-    """Writes the model of `card` with another calibration; answers with the new card.
+    """Writes the model of `card` with another calibration and the folder's name; answers with the new card.
 
     Raises:
         ConfigurationError: `out_directory` holds something that is not a model.
@@ -117,7 +117,8 @@ def rewrite_model(card: ModelCard, fitted: Calibration, cost_basis: str, out_dir
             partial = out_directory / f"{path.name}.partial"
             partial.write_bytes(path.read_bytes())
             os.replace(partial, out_directory / path.name)
-    _write_card(card.model_copy(update=_chosen(fitted, cost_basis)), out_directory)
+    name = out_directory.absolute().name
+    _write_card(card.model_copy(update={"name": name, **_chosen(fitted, cost_basis)}), out_directory)
     return load_card(out_directory)
 
 

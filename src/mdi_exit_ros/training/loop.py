@@ -63,7 +63,7 @@ class TrainingOptions:
 
 
 CHANGEABLE = ("epochs", "early_exit_weight", "peak_learning_rate")
-"""Options that may change between two epochs of a run."""
+"""Options that may change between two epochs of a run, unless epochs are averaged."""
 
 
 @dataclass
@@ -74,7 +74,7 @@ class EpochReport:
         epoch: Its number, from 1.
         loss: Mean loss of its steps.
         validation_accuracy: In [0, 1], of each exit on the validation images.
-        options: The changeable ones that it was trained with; empty where they were not recorded.
+        options: The changeable ones that it was trained with.
     """
 
     epoch: int

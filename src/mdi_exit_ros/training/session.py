@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +145,12 @@ def _changeable(options: TrainingOptions) -> dict[str, float]:
 
 def _options_before(history: list[EpochReport], options: TrainingOptions) -> str:
     """What a card's command adds for a run that was resumed with other options than it began with."""
-    now, until = _changeable(options), {}
-    for report in history:
-        for name, value in report.options.items():
-            if value != now[name]:
-                until[name, value] = report.epoch
-    told = [f"up to epoch {epoch} with {OPTION_OF[name]} {value:g}" for (name, value), epoch in until.items()]
+    now, told = _changeable(options), []
+    for had, reports in groupby(history, key=lambda report: report.options):
+        numbers = [report.epoch for report in reports]
+        others = [f"{OPTION_OF[name]} {value:g}" for name, value in had.items() if value != now[name]]
+        if others:
+            told.append(f"epochs {numbers[0]} to {numbers[-1]} with {' '.join(others)}")
     return f" --resume, {', '.join(told)}" if told else ""
 
 
