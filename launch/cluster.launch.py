@@ -10,12 +10,16 @@ import atexit
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import yaml
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch import Action, LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, RegisterEventHandler, TimerAction
+from launch.event_handlers import OnProcessExit
+from launch.events.process import ProcessExited
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
@@ -31,6 +35,7 @@ from mdi_exit_ros.topology import ALL, known_topologies, load_topology
 from mdi_exit_ros.transport import ALLOCATION_VARIABLES, DEFAULT, TRANSPORTS, transport_variables
 
 RESPAWN_DELAY_S = 2.0
+NOT_AGAIN = (0, 2)  # exit statuses of a node that is done, and of one that a user has to help
 LIVE = ("topic", "device:")  # inputs that begin anew where they are
 BOOLEANS = ["true", "false"]
 
@@ -53,7 +58,8 @@ def arguments() -> list[DeclareLaunchArgument]:
             "use_respawn",
             default_value="false",
             choices=BOOLEANS,
-            description=f"Start a node that ended again after {RESPAWN_DELAY_S:g} s; not a source with a finite input",
+            description=f"Start a node that crashed again after {RESPAWN_DELAY_S:g} s; not one that said what the user "
+            "can put right, nor a source with a finite input",
         ),
         DeclareLaunchArgument(
             "use_composition",
@@ -137,10 +143,28 @@ def planned_nodes(context: LaunchContext) -> list[Any]:
     variables = {name: text for name, text in ALLOCATION_VARIABLES.items() if name not in os.environ}
     variables |= transport_variables(value["transport"], os.environ)
     processes = processes_of(nodes, composed=value["use_composition"] == "true")
-    return [
-        _action(nodes[0], value, variables) if len(nodes) == 1 else _composed(nodes, value, variables)
-        for nodes in processes
-    ]
+    actions: list[Action] = []
+    for nodes in processes:
+        make = partial(_action, nodes[0]) if len(nodes) == 1 else partial(_composed, nodes)
+        # a source would offer its frames anew
+        finite = any(_is_finite(node, value["params_file"]) for node in nodes)
+        if value["use_respawn"] == "true" and not finite:
+            actions += _respawned(partial(make, value, variables))
+        else:
+            actions.append(make(value, variables))
+    return actions
+
+
+def _respawned(make: Callable[[], Node]) -> list[Action]:
+    """A node that is started again when it has crashed; launch's own `respawn` does not look at the exit status."""
+    node = make()
+
+    def begin_again(event: ProcessExited, context: LaunchContext) -> list[Action]:
+        if context.is_shutdown or event.returncode in NOT_AGAIN:
+            return []
+        return [TimerAction(period=RESPAWN_DELAY_S, actions=_respawned(make))]
+
+    return [RegisterEventHandler(OnProcessExit(target_action=node, on_exit=begin_again)), node]
 
 
 def _given(value: dict[str, str], *names: str) -> dict[str, str]:
@@ -157,9 +181,12 @@ def _input_of(node: PlannedNode, params_file: str) -> str:
     return str(node.parameters.get("input", found))
 
 
+def _is_finite(node: PlannedNode, params_file: str) -> bool:
+    """Whether it is a source whose input has an end."""
+    return node.executable == "camera_source" and not _input_of(node, params_file).startswith(LIVE)
+
+
 def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str]) -> Node:
-    is_source = node.executable == "camera_source"
-    finite = is_source and not _input_of(node, value["params_file"]).startswith(LIVE)
     typed = {
         name: ParameterValue(given, value_type=str) if isinstance(given, str) else given
         for name, given in node.parameters.items()
@@ -170,11 +197,9 @@ def _action(node: PlannedNode, value: dict[str, str], variables: dict[str, str])
         name=node.name,
         namespace=node.namespace,
         parameters=[value["params_file"], typed],
-        remappings=[("image", value["image_topic"])] if is_source else [],
+        remappings=[("image", value["image_topic"])] if node.executable == "camera_source" else [],
         arguments=["--ros-args", "--log-level", value["log_level"]],
         additional_env=variables,
-        respawn=value["use_respawn"] == "true" and not finite,
-        respawn_delay=RESPAWN_DELAY_S,
         output="screen",
     )
 
@@ -183,15 +208,12 @@ def _composed(nodes: tuple[PlannedNode, ...], value: dict[str, str], variables: 
     """A worker and a source in one process, told apart by the programs that they would be alone."""
     folder = Path(tempfile.mkdtemp(prefix="mdi-exit-"))  # read when the process starts, which may be late, or again
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    finite = not _input_of(nodes[1], value["params_file"]).startswith(LIVE)
     given = ros_arguments(nodes, folder, (Path(value["params_file"]),), value["image_topic"])
     return Node(
         package="mdi_exit_ros",
         executable="worker_and_source",
         arguments=[*given, "--log-level", value["log_level"]],
         additional_env=variables,
-        respawn=value["use_respawn"] == "true" and not finite,
-        respawn_delay=RESPAWN_DELAY_S,
         output="screen",
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +25,7 @@ from mdi_exit_ros.transport import ALLOCATION_VARIABLES, TRANSPORTS, transport_v
 
 pytestmark = pytest.mark.launch
 launch = pytest.importorskip("launch", reason="ROS 2's launch is not installed")
-pytest.importorskip("launch_ros.actions", reason="ROS 2's launch_ros is not installed")
+ros_actions = pytest.importorskip("launch_ros.actions", reason="ROS 2's launch_ros is not installed")
 
 LAUNCH_FILE = Path(__file__).resolve().parent.parent / "launch" / "cluster.launch.py"
 NAV2_NAMES = {"namespace", "params_file", "autostart", "use_respawn", "log_level"}
@@ -178,9 +180,46 @@ def test_source_with_a_finite_input_in_the_parameter_file_is_not_started_again(
 ) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(f"{section}:\n  ros__parameters:\n    input: sample\n")
-    nodes = started(module, params_file=str(path), use_respawn="true")
-    again = {node.node_executable: node._ExecuteLocal__respawn for node in nodes}
+    before = [None, *started(module, params_file=str(path), use_respawn="true")]
+    again = {
+        action.node_executable: isinstance(one, launch.actions.RegisterEventHandler)
+        for one, action in pairwise(before)
+        if isinstance(action, ros_actions.Node)
+    }
     assert again == {"camera_source": False, "controller": True, "segment_worker": True}
+
+
+@pytest.mark.graph
+def test_a_node_that_crashed_is_started_again_and_one_that_a_user_has_to_help_is_not(
+    installed: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "mistake.yaml"
+    path.write_text("/**/camera:\n  ros__parameters:\n    priority: 99\n")
+    command = [sys.executable, "-c", BRING_UP, str(LAUNCH_FILE), "topology:=one_node", "strategy:=local"]
+    command += ["use_respawn:=true", f"params_file:={path}"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=installed, start_new_session=True
+    )
+    assert process.stdout is not None
+    watchdog = threading.Timer(60.0, process.kill)
+    watchdog.start()
+    workers: list[int] = []
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if found := re.search(r"segment_worker-\d+\]: process started with pid \[(\d+)\]", line):
+            workers.append(int(found[1]))
+            if len(workers) == 1:
+                threading.Timer(5.0, os.kill, (workers[0], signal.SIGKILL)).start()
+            else:
+                threading.Timer(4.0, os.killpg, (process.pid, signal.SIGINT)).start()
+    watchdog.cancel()
+    process.stdout.close()
+    process.wait()
+    output = "".join(lines)
+    assert len(workers) == 2, output
+    assert len(re.findall(r"camera_source-\d+\]: process started", output)) == 1, output
+    assert output.count("expected int") == 1, output
 
 
 def test_parameter_file_that_is_none_is_refused(module: ModuleType) -> None:

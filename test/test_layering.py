@@ -33,7 +33,17 @@ class Room:
 
 STANDARD_LIBRARY: set[str] = set()
 VOCABULARY = {"errors", "task", "parameter", "node_settings"}
-SHARED = VOCABULARY | {"cache", "machine", "partition", "plan", "profile", "resources", "summary", "topology"}
+SHARED = VOCABULARY | {
+    "cache",
+    "lifetime",
+    "machine",
+    "partition",
+    "plan",
+    "profile",
+    "resources",
+    "summary",
+    "topology",
+}
 ROS = frozenset({"rclpy"})
 TORCH = frozenset({"torch"})
 ROOMS = {
@@ -44,6 +54,7 @@ ROOMS = {
     "resources": Room({"errors"}, STANDARD_LIBRARY),
     "cache": Room({"errors"}, STANDARD_LIBRARY),
     "machine": Room({"errors"}, STANDARD_LIBRARY),
+    "lifetime": Room(set(), STANDARD_LIBRARY),
     "summary": Room(set(), STANDARD_LIBRARY),
     "partition": Room({"errors"}, STANDARD_LIBRARY),
     "policy": Room(VOCABULARY | {"partition"}, STANDARD_LIBRARY),

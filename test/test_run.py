@@ -208,6 +208,52 @@ def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path, composed: 
     assert left_behind(tmp_path) == []
 
 
+@pytest.mark.parametrize("ends", ["terminal", "service"])
+def test_a_run_that_is_ended_from_outside_accounts_for_every_frame(tmp_path: Path, ends: str) -> None:
+    path = tmp_path / "summary.json"
+    options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
+    process = start(*options, "--json", str(path))
+    assert process.stdout is not None
+    for line in process.stdout:
+        if re.match(r"[1-9]\d*/1200 frames", line):
+            break
+    if ends == "terminal":
+        process.send_signal(signal.SIGHUP)
+    else:  # as systemd does: everybody at once
+        for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            each.terminate()
+    output = finish(process, 40)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    summary = json.loads(path.read_text())
+    assert 0 < summary["ok"] < 1200
+    assert summary["unaccounted"] == 0
+    assert left_behind(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (("--cluster-namespace", "mdi exit"), "cluster namespace: expected words"),
+        (("--input", "topic", "--image-topic", "camera-1/image"), "ROS arguments or environment: .*camera-1/image"),
+    ],
+)
+def test_what_ros_does_not_take_is_told_in_one_line(tmp_path: Path, mistake: tuple[str, ...], said: str) -> None:
+    process = start("--topology", "one_node", *mistake, "--log-dir", str(tmp_path))
+    output = finish(process, 40)
+    assert process.returncode == 2
+    assert re.search(f"error: .*{said}", output.replace("\n", " ")), output
+    assert "Traceback" not in output
+
+
+def test_a_domain_that_is_none_is_told_in_one_line(tmp_path: Path) -> None:
+    process = start("--topology", "one_node", "--log-dir", str(tmp_path), ROS_DOMAIN_ID="abc")
+    output = finish(process, 40)
+    assert process.returncode == 2
+    assert "error: ROS cannot start, with ROS_DOMAIN_ID='abc'" in output.replace("\n", " ")
+    assert "Traceback" not in output
+
+
 def test_run_of_a_given_duration_ends_in_order(tmp_path: Path) -> None:
     path = tmp_path / "summary.json"
     options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
@@ -220,12 +266,18 @@ def test_run_of_a_given_duration_ends_in_order(tmp_path: Path) -> None:
     assert left_behind(tmp_path) == []
 
 
-def test_nothing_outlives_a_runner_that_was_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("victim", ["runner", "supervisord"])
+def test_nothing_outlives_a_process_above_it_that_was_killed(tmp_path: Path, victim: str) -> None:
     process = start("--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path))
     node_process(process, "camera")
     assert len(left_behind(tmp_path)) >= 4  # supervisord, worker, controller, source
-    process.kill()
-    process.communicate()
+    killed = psutil.Process(process.pid) if victim == "runner" else psutil.Process(process.pid).children()[0]
+    killed.kill()
+    output, _ = process.communicate(timeout=30)
+    if victim == "supervisord":
+        assert process.returncode == 1
+        assert "error: supervisord, which watches the node processes, is gone" in output.replace("\n", " ")
+        assert "Traceback" not in output
     deadline = time.monotonic() + 15.0
     while left_behind(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.2)

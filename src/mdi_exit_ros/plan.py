@@ -143,14 +143,15 @@ def make_plan(topology: Topology, options: PlanOptions, num_segments: int, segme
     }
     homes = list(dict.fromkeys(source.home for source in topology.sources))
     _check_routes(topology, homes, held, successors, num_segments)
-    common = {"model": options.model, "cluster_namespace": options.cluster_namespace}
+    cluster = _join(options.cluster_namespace)
+    common = {"model": options.model, "cluster_namespace": cluster}
     exits = strategy.has_exits if options.exits is None else options.exits
     workers = [
         PlannedNode(
             worker.name,
             "segment_worker",
             worker.computer,
-            options.cluster_namespace,
+            cluster,
             {
                 **worker.parameters,
                 **options.worker,
@@ -169,7 +170,7 @@ def make_plan(topology: Topology, options: PlanOptions, num_segments: int, segme
         "controller",
         "controller",
         topology.controller_computer,
-        options.cluster_namespace,
+        cluster,
         {
             **topology.controller_parameters,
             **options.controller,

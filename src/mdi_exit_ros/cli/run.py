@@ -20,10 +20,10 @@ from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
-from mdi_exit_ros.resources import SAMPLE, sample_archive
+from mdi_exit_ros.resources import SAMPLE, sample_archive, share_directory
 from mdi_exit_ros.runner.quota import parse_quotas
 from mdi_exit_ros.task import Mode, Strategy
-from mdi_exit_ros.topology import ALL, load_topology
+from mdi_exit_ros.topology import ALL, load_topology, meant
 from mdi_exit_ros.transport import TRANSPORTS, transport_variables
 
 
@@ -187,6 +187,8 @@ def run(
     card = load_card(model)
     declared = load_topology(topology)
     inputs = {input_name or source.parameters.get("input", SAMPLE) for source in declared.sources}
+    if image_topic and "topic" not in inputs:
+        raise ConfigurationError(f"--image-topic {image_topic}: nothing reads it; expected --input topic with it")
     live = any(each == "topic" or each.startswith("device:") for each in inputs)
     if live and rate:
         raise ConfigurationError("--rate: a live camera has its own; expected max, or a finite --input")
@@ -209,6 +211,9 @@ def run(
         ),
     )
     plan = make_plan(declared, options, card.num_segments, card.segment_costs)
+    for node in plan.named("camera_source"):
+        if "input" not in node.parameters:
+            plan = plan.with_parameters({node.name: {"input": SAMPLE}})
     own = own_parameters(plan, parameters)
     plan = plan.with_parameters(own)
     nodes = plan.on(computer)
@@ -302,16 +307,24 @@ def own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[st
     """The parameters that texts NODE:KEY=VALUE give nodes of the plan.
 
     Raises:
-        ConfigurationError: another form, a node that is not in the plan, or a value that is no YAML.
+        ConfigurationError: another form, a node that is not in the plan, a parameter that no node has, or a value that
+            is no YAML.
     """
     given: dict[str, dict[str, Any]] = {}
     names = [node.name for node in plan.nodes]
+    defaults = (share_directory() / "config" / "nodes.yaml").read_text(encoding="utf-8")
+    known = list(yaml.safe_load(defaults)["/**"]["ros__parameters"])
     for text in parameters:
         place, equals, value = text.partition("=")
         node, colon, key = place.partition(":")
         if not (equals and colon and key and node in names):
             raise ConfigurationError(
                 f"--param: expected NODE:KEY=VALUE with a node of {', '.join(names)}, such as {names[0]}:batch_max=8; "
+                f"got {text!r}"
+            )
+        if key not in known and not key.startswith(("qos_overrides.", "exit_threshold.", "use_sim_time")):
+            raise ConfigurationError(
+                f"--param: no node has a parameter {key!r}{meant(key, known)}: expected one of config/nodes.yaml, "
                 f"got {text!r}"
             )
         try:

@@ -17,7 +17,7 @@ from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
 from mdi_exit_msgs.msg import ClusterStatus, SourceStatus, WorkerStatus
-from mdi_exit_ros.errors import MessageError
+from mdi_exit_ros.errors import ConfigurationError, MessageError
 from mdi_exit_ros.nodes.conversions import source_report_from_message, worker_report_from_message
 from mdi_exit_ros.nodes.entry import make_executor, spin_for
 from mdi_exit_ros.nodes.serialized import NewestOfEach
@@ -110,7 +110,13 @@ class ClusterMonitor:
 
     def __enter__(self) -> ClusterMonitor:
         # A context of its own needs a signal setting too, or Ctrl-C ends it before its user.
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        except RuntimeError as error:  # RCLError
+            domain = os.environ.get("ROS_DOMAIN_ID", "")
+            raise ConfigurationError(
+                f"ROS cannot start, with ROS_DOMAIN_ID={domain!r} (expected 0 to 232, or none): {error}"
+            ) from error
         self._node = rclpy.create_node(f"mdi_exit_monitor_{os.getpid()}", start_parameter_services=False)
         for topic, put in (
             (self._topics.workers, self._worker_news.put),

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import re
 import signal
 import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.lifetime import end_with_parent
 from mdi_exit_ros.policy.compiled import check_checkout
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ def run(*kinds: str, args: list[str] | None = None) -> int:
         Exit status: 0 after an orderly end, 2 for what a user can put right.
     """
     stop = StopRequest()
+    end_with_parent()
     import rclpy
     from rclpy.executors import ExternalShutdownException
     from rclpy.signals import SignalHandlerOptions
@@ -82,7 +85,11 @@ def run(*kinds: str, args: list[str] | None = None) -> int:
     makers: list[Any] = [getattr(importlib.import_module(f"mdi_exit_ros.nodes.{kind}"), NODES[kind]) for kind in kinds]
     from mdi_exit_ros.nodes.local_delivery import LocalDelivery
 
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except RuntimeError as error:  # RCLError of what the command line or ROS_DOMAIN_ID say
+        print(f"error: ROS arguments or environment: {_first_sentence(error)}", file=sys.stderr)
+        return 2
     nodes: list[CoreNode] = []
     local = LocalDelivery()
     try:
@@ -107,6 +114,11 @@ def run(*kinds: str, args: list[str] | None = None) -> int:
         for node in nodes:
             node.destroy_node()
         rclpy.try_shutdown()
+
+
+def _first_sentence(error: Exception) -> str:
+    """What rcl says, without the places in its sources."""
+    return re.sub(r",? at [^ ]+:\d+.*", "", str(error).replace("\n", " ")).strip()
 
 
 def _spin(nodes: list[CoreNode], executor: Executor, stop: StopRequest) -> None:

@@ -7,16 +7,17 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidParameterTypeException
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.publisher import Publisher
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
-from mdi_exit_ros.errors import MdiExitError, MessageError
+from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
 from mdi_exit_ros.nodes.local_delivery import LocalDelivery
 from mdi_exit_ros.nodes.parameters import NodeConfig, declare
 from mdi_exit_ros.nodes.serialized import leading_string
@@ -112,9 +113,10 @@ class CoreNode(LifecycleNode):
     def open_publisher(self, topic: Topic, *, last_words: bool = False, overridable: bool = False) -> Publisher[Any]:
         """A publisher; one with `last_words` waits for their delivery when the node stops."""
         options = QoSOverridingOptions.with_default_policies() if overridable else None
-        publisher = self.create_publisher(
-            topic.type, topic.name, topic.qos, callback_group=self._group, qos_overriding_options=options
-        )
+        with _telling_overrides(topic):
+            publisher = self.create_publisher(
+                topic.type, topic.name, topic.qos, callback_group=self._group, qos_overriding_options=options
+            )
         if last_words:
             self._last_words.append(publisher)
         return publisher
@@ -140,12 +142,13 @@ class CoreNode(LifecycleNode):
             except MdiExitError as error:
                 self.say_once(f"message:{topic.name}:{_sender(message)}", f"dropped: {error}")
 
-        self.create_subscription(
-            *(topic.type, topic.name, guarded, topic.qos),
-            callback_group=self._group,
-            qos_overriding_options=options,
-            raw=raw,
-        )
+        with _telling_overrides(topic):
+            self.create_subscription(
+                *(topic.type, topic.name, guarded, topic.qos),
+                callback_group=self._group,
+                qos_overriding_options=options,
+                raw=raw,
+            )
 
     def receive_here(self, topic: Topic, receiver: Callable[[Any], None]) -> None:
         """Also takes what nodes of this process send on `topic`, as objects."""
@@ -302,6 +305,17 @@ class CoreNode(LifecycleNode):
             if subscription.topic_name.rsplit("/", 1)[-1] not in _KEPT:
                 self.destroy_subscription(subscription)
         self.close()
+
+
+@contextlib.contextmanager
+def _telling_overrides(topic: Topic) -> Iterator[None]:
+    """What rclpy says of a user's quality of service, as a message for that user."""
+    try:
+        yield
+    except (RuntimeError, ValueError, InvalidParameterTypeException) as error:
+        raise ConfigurationError(
+            f"qos_overrides of {topic.name}: {error}; expected such as {{reliability: reliable, depth: 64}}"
+        ) from error
 
 
 # What rclpy opened for itself.

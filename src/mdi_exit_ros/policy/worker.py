@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable
@@ -217,6 +218,9 @@ class WorkerCore:
         for task, confidence, class_id in zip(tasks, event.confidences, event.class_ids, strict=True):
             if not self._holds(task):
                 self._gone.append(task)
+            elif segment == self.setup.num_segments and not math.isfinite(confidence):
+                self._warn(f"nan:{segment}", f"segment {segment} gives confidence {confidence}: such frames fail")
+                self._end_attempt(task, Status.FAILED, Reason.COMPUTE)
             elif leaves_here(segment, self.setup.num_segments, confidence, thresholds):
                 self._counts["answered"] += 1
                 answer = Answer(task.frame, task.attempt, Status.OK, Reason.NONE, segment, class_id, confidence)

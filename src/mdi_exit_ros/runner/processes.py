@@ -5,22 +5,20 @@ from __future__ import annotations
 
 import configparser
 import contextlib
-import ctypes
 import http.client
-import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from supervisor.xmlrpc import SupervisorTransport
 
 from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.lifetime import ENDS_WITH_PARENT, ending_with_parent
 
 POLL_S = 0.05
 START_TIMEOUT_S = 15.0
@@ -28,7 +26,7 @@ STOP_TIMEOUT_S = 6.0  # for a node to close its frames before it is killed
 RESPAWN_SETTLE_S = 2  # a life shorter than this waits before the next one
 EXIT_USER_ERROR = 2  # of a node: starting it again would not help
 _GROUP = "nodes"
-_PR_SET_PDEATHSIG = 1
+_GONE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
 _DEAD = frozenset({"EXITED", "FATAL", "STOPPED", "UNKNOWN"})
 _STARTED = frozenset({"STARTING", "RUNNING"})
 
@@ -81,29 +79,35 @@ class ProcessGroup:
             self._configuration().write(file)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "--nodaemon", "--silent", "-c", str(configuration)],
-            env=dict(self._environment),
+            env={**self._environment, ENDS_WITH_PARENT: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=(self._log_folder / "supervisord.stderr").open("wb"),
             start_new_session=True,  # a terminal's Ctrl-C is for the runner, which stops nodes in order
-            preexec_fn=_end_with_parent(),
+            preexec_fn=ending_with_parent(),
         )
+        try:
+            self._wait_for_answer(self._process)
+        except BaseException:  # Ctrl-C among them: whoever is not entered is not left either
+            self.__exit__()
+            raise
+        return self
+
+    def _wait_for_answer(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or time.monotonic() > deadline:
                 log = last_lines(self._log_folder / "supervisord.stderr", 2) or "it said nothing"
-                self.__exit__()
                 raise MdiExitError(f"supervisord did not start: {log}")
             time.sleep(POLL_S)
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Ends every process: first asked, then killed."""
         process = self._process
         if process is None or process.poll() is not None:
             return
-        with contextlib.suppress(OSError, xmlrpc.client.Fault, http.client.HTTPException):
-            self.stop()
+        self.stop()
+        with contextlib.suppress(*_GONE):
             self._supervisor.shutdown()
         try:
             process.wait(STOP_TIMEOUT_S)
@@ -118,11 +122,11 @@ class ProcessGroup:
         """How each program that was started is.
 
         Raises:
-            MdiExitError: supervisord is gone.
+            MdiExitError: supervisord is gone, or about to be.
         """
         try:
             infos = self._supervisor.getAllProcessInfo()
-        except (OSError, http.client.HTTPException) as error:
+        except _GONE as error:
             raise MdiExitError(f"supervisord, which watches the node processes, is gone: {error}") from error
         return {
             info["name"]: ProcessState(
@@ -142,11 +146,21 @@ class ProcessGroup:
         self._begun.add(name)
 
     def stop(self, names: Iterable[str] | None = None) -> None:
-        """Asks the named programs (all, if none are named) to end, all at once, and waits until they have."""
-        wanted = set(self._programs if names is None else names)
+        """Asks the named programs (all, if none are named) to end, all at once, and waits until they have.
+
+        A supervisord that was told by somebody else to end has all of them end: then that is waited for.
+        """
+        try:
+            self._stop(set(self._programs if names is None else names))
+        except MdiExitError:
+            if self._process is not None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self._process.wait(2 * STOP_TIMEOUT_S)
+
+    def _stop(self, wanted: set[str]) -> None:
         for name, state in self.states().items():
             if name in wanted and state.running:
-                with contextlib.suppress(xmlrpc.client.Fault):  # it ended by itself in between
+                with contextlib.suppress(*_GONE):  # it ended by itself in between
                     self._supervisor.stopProcess(f"{_GROUP}:{name}", False)
         deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
         while time.monotonic() < deadline and any(state.pid for name, state in self.states().items() if name in wanted):
@@ -159,8 +173,15 @@ class ProcessGroup:
     def complaint(self, name: str) -> str:
         """The line by which a program said why it ended; its last line where there is none."""
         lines = [line for line in _lines(self.log(name)) if line.strip()]
-        errors = [line for line in lines if line.startswith("error:") or "[ERROR]" in line or "[FATAL]" in line]
-        line = (errors or lines or ["it said nothing"])[-1]
+        errors = [
+            number
+            for number, line in enumerate(lines)
+            if line.startswith("error:") or "[ERROR]" in line or "[FATAL]" in line
+        ]
+        crashes = [number for number, line in enumerate(lines) if line.startswith("Traceback ")]
+        if errors and (not crashes or crashes[-1] < errors[-1]):
+            lines = lines[: errors[-1] + 1]
+        line = (lines or ["it said nothing"])[-1]
         return line.split("error: ", 1)[-1].strip()  # without the log's own prefix
 
     def told_user(self, name: str) -> bool:
@@ -176,7 +197,7 @@ class ProcessGroup:
     def _answers(self) -> bool:
         try:
             return bool(self._supervisor.getState()["statename"] == "RUNNING")
-        except (OSError, http.client.HTTPException):
+        except _GONE:
             return False
 
     def _configuration(self) -> configparser.RawConfigParser:
@@ -226,16 +247,3 @@ def _lines(path: Path) -> list[str]:
         return path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []
-
-
-def _end_with_parent() -> Callable[[], None]:
-    """What a child does before it runs: ask the kernel for SIGTERM when its parent dies, by whatever cause."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
-
-    def ask() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask

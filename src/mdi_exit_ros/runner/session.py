@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from rich.console import Console
 
+from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.monitoring.cluster_monitor import BRING_UP, ClusterMonitor, Snapshot
 from mdi_exit_ros.plan import Plan, PlannedNode, processes_of
 from mdi_exit_ros.runner.launching import command_of, node_environment, ros_arguments
@@ -78,7 +79,7 @@ class Session:
         Raises:
             MdiExitError: processes cannot be supervised, or the transport cannot be used.
         """
-        with tempfile.TemporaryDirectory(prefix="mdi-exit-") as name:
+        with tempfile.TemporaryDirectory(prefix="mdi-exit-", ignore_cleanup_errors=True) as name:
             folder = Path(name)
             log_folder = self.log_folder or folder / "log"
             log_folder.mkdir(parents=True, exist_ok=True)
@@ -167,6 +168,8 @@ class _Run:
                 self._watch(view)
             except _Failed as error:
                 failure, status = str(error), error.status
+            except MdiExitError as error:
+                failure, status = str(error), EXIT_FAILED
             except KeyboardInterrupt:
                 pass
             with _undisturbed():
@@ -304,24 +307,27 @@ class _Run:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """SIGTERM, and the end of the terminal, end a run as Ctrl-C does."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
+    with _handling((signal.SIGTERM, signal.SIGHUP), interrupt):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
-def _undisturbed(signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)) -> Iterator[None]:
+def _undisturbed() -> Iterator[None]:
     """Stopping takes a few seconds at most; a second Ctrl-C must not leave processes behind."""
-    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    with _handling((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIG_IGN):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(signals: Sequence[signal.Signals], handler: Any) -> Iterator[None]:
+    before = [signal.signal(number, handler) for number in signals]
     try:
         yield
     finally:
-        for number, handler in zip(signals, before, strict=True):
-            signal.signal(number, handler)
+        for number, former in zip(signals, before, strict=True):
+            signal.signal(number, former)

@@ -24,6 +24,7 @@ from mdi_exit_ros.resources import SAMPLE, sample_archive
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".mjpeg")
 KEPT_NBYTES_MAX = 64 * 2**20  # of an archive that is played in a circle
+REOPEN_S = 1.0  # after which a camera device that gives no image is opened again
 TOPIC = "topic"
 _DEVICE = re.compile(r"device:(\d+)")
 
@@ -99,7 +100,7 @@ def _label(path: PurePosixPath, class_names: Sequence[str]) -> int | None:
 def _hash(entries: Iterator[str]) -> str:
     digest = hashlib.sha256()
     for entry in entries:
-        digest.update(entry.encode())
+        digest.update(entry.encode("utf-8", "surrogateescape"))
         digest.update(b"\n")
     return digest.hexdigest()[:16]
 
@@ -158,15 +159,12 @@ class ArchiveInput:
 
     def __init__(self, path: Path, class_names: Sequence[str]) -> None:
         self._path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                entries = [
-                    entry
-                    for entry in archive.infolist()
-                    if not entry.is_dir() and PurePosixPath(entry.filename).suffix.lower() in IMAGE_SUFFIXES
-                ]
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"input: {path} is not a whole zip archive: {error}") from error
+        with self._open() as archive:
+            entries = [
+                entry
+                for entry in archive.infolist()
+                if not entry.is_dir() and PurePosixPath(entry.filename).suffix.lower() in IMAGE_SUFFIXES
+            ]
         if not entries:
             raise DataError(f"input: no images in {path}: expected files such as {', '.join(IMAGE_SUFFIXES[:3])}")
         self._entries = entries
@@ -176,12 +174,18 @@ class ArchiveInput:
         self.total = len(entries)
         self.content_hash = _hash(f"{entry.filename} {entry.CRC:08x}" for entry in entries)
 
+    def _open(self) -> zipfile.ZipFile:
+        try:
+            return zipfile.ZipFile(self._path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"input: {self._path} is not a whole zip archive: {error}") from error
+
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
         """One pass over the archive. What was read twice is kept, so that playing it in a circle costs no more."""
         self._passes += 1
         keeps = self._passes == 2 and sum(entry.file_size for entry in self._entries) <= KEPT_NBYTES_MAX
         kept: list[bytes] = []
-        archive = None if self._kept else zipfile.ZipFile(self._path)
+        archive = None if self._kept else self._open()
         with archive or contextlib.nullcontext():
             for index, (entry, label) in enumerate(zip(self._entries, self._labels, strict=True)):
                 if stop.is_set():
@@ -189,7 +193,7 @@ class ArchiveInput:
                 name = f"{self._path}:{entry.filename}"
                 try:
                     data = archive.read(entry) if archive else self._kept[index]
-                except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
+                except Exception as error:  # whatever a decompressor raises
                     keeps = False
                     yield CameraFrame(None, f"{name}: {error}", label)
                     continue
@@ -237,8 +241,11 @@ class DeviceInput:
             raise DataError(f"input: camera device {number} cannot be opened: is it plugged in and permitted?")
 
     def frames(self, stop: threading.Event) -> Iterator[CameraFrame]:
-        """Frames until the device ends."""
-        yield from _captured(cv2.VideoCapture(self._number), stop, f"device:{self._number}")
+        """Frames until `stop` is set; a device that gives none is opened again every second."""
+        while not stop.is_set():
+            yield from _captured(cv2.VideoCapture(self._number), stop, f"device:{self._number}")
+            if not stop.wait(REOPEN_S):
+                yield CameraFrame(None, f"camera device {self._number} gives no image: is it plugged in?")
 
 
 def _captured(capture: cv2.VideoCapture, stop: threading.Event, name: str) -> Iterator[CameraFrame]:
