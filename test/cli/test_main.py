@@ -70,3 +70,17 @@ def test_status_of_a_verb_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run([verb, "--help"]) == 0
     assert f"Usage: mdi-exit {verb}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        (["--param", "worker1:btach_max=8"], "no node has a parameter 'btach_max' (did you mean 'batch_max'?)"),
+        (["--image-topic", "/camera/image_raw"], "--image-topic /camera/image_raw: nothing reads it; expected --input"),
+    ],
+)
+def test_run_refuses_what_would_have_no_effect(
+    mistake: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run(["run", "--topology", "one_node", *mistake]) == 2
+    assert said in capsys.readouterr().err

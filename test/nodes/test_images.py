@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import os
 import threading
 import zipfile
 
@@ -11,6 +12,7 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.images import decode, resize
+from mdi_exit_ros.nodes.images import inputs
 from mdi_exit_ros.nodes.images.decoding import from_message
 from mdi_exit_ros.nodes.images.inputs import SAMPLE, CameraFrame, is_live, open_input
 from mdi_exit_ros.nodes.images.reader import Arrivals, Reader
@@ -165,6 +167,64 @@ def test_unreadable_file_is_a_frame_with_a_problem(tmp_path):
     found = frames(tmp_path)
     assert [frame.image is None for frame in found] == [True, True, False]
     assert str(tmp_path / "1.png") in found[0].problem
+
+
+def test_damaged_entry_of_an_archive_is_a_frame_with_a_problem(tmp_path):
+    archive = tmp_path / "a.zip"
+    noise = np.random.default_rng(0).integers(0, 4, (64, 64, 3), np.uint8)
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as writer:
+        for name in ("1.bmp", "2.bmp", "3.bmp"):
+            writer.writestr(name, encoded(noise, ".bmp"))
+        second = writer.getinfo("2.bmp").header_offset + 30 + len("2.bmp")
+    data = bytearray(archive.read_bytes())
+    data[second : second + 8] = bytes([0xFF] * 8)  # no block that deflate knows
+    archive.write_bytes(data)
+    found = frames(archive)
+    assert [frame.image is None for frame in found] == [False, True, False]
+    assert f"{archive}:2.bmp" in found[1].problem
+
+
+def test_archive_that_was_taken_away_is_one_clear_message(tmp_path):
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as writer:
+        writer.writestr("1.png", encoded(RED))
+    opened = open_input(str(archive), CLASSES)
+    archive.unlink()
+    with pytest.raises(DataError, match="is not a whole zip archive"):
+        list(opened.frames(threading.Event()))
+
+
+class Captures:
+    """Stands in for OpenCV's capture of a device, which no test machine has: gives one image each time it is opened."""
+
+    def __init__(self, number):
+        self.images = [RED]
+
+    def isOpened(self):  # noqa: N802 - as OpenCV has it
+        return True
+
+    def read(self):
+        return (True, self.images.pop()) if self.images else (False, None)
+
+    def release(self):
+        pass
+
+
+def test_camera_device_that_gives_no_image_is_opened_again(monkeypatch):
+    monkeypatch.setattr(cv2, "VideoCapture", Captures)
+    monkeypatch.setattr(inputs, "REOPEN_S", 0.01)
+    stop = threading.Event()
+    camera = open_input("device:3", CLASSES).frames(stop)
+    found = [next(camera) for _ in range(4)]
+    assert [frame.image is None for frame in found] == [False, True, False, True]
+    assert found[1].problem == "camera device 3 gives no image: is it plugged in?"
+    stop.set()
+    assert list(camera) == []
+
+
+def test_file_names_that_are_no_text_are_played(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff.png")).write_bytes(encoded(RED))
+    assert len(frames(tmp_path)) == 1
 
 
 def test_archive_is_played_in_its_order_and_named_by_its_contents(tmp_path):

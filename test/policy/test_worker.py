@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from typing import Any
 
@@ -830,6 +831,20 @@ def test_task_is_tossed_for_once_per_new_information() -> None:
         assert sent_to(W2, core.handle(Tick(), 1.1 + step / 10)) == []  # wakes up, knows nothing new
     rng.values = [0.1]
     assert sent_to(W2, core.handle(delayed(1.0, 1.9), 1.9)) == [task(2)]
+
+
+def test_last_exit_that_says_no_number_fails_that_frame_alone() -> None:
+    core = ready_worker()
+    Camera(core).send(2, 1.0)
+    for segment in range(1, 5):
+        core.handle(done((0.0, math.nan), 0.01), 1.0 + segment / 10)
+    actions = core.handle(done((0.5, math.nan), 0.01), 1.5)
+    answers = [each for sent in of(SendAnswers, actions) for each in sent.answers]
+    assert [(each.status, each.reason) for each in answers] == [
+        (Status.OK, Reason.NONE),
+        (Status.FAILED, Reason.COMPUTE),
+    ]
+    assert len(of(Warn, actions)) == 1
 
 
 def test_service_end_is_new_information() -> None:

@@ -60,7 +60,8 @@ class ClusterTopics:
     """The topics by which the computers of one cluster share work."""
 
     def __init__(self, namespace: str) -> None:
-        base = f"/{namespace.strip('/')}".rstrip("/")
+        base = namespace.rstrip("/")
+        base = f"/{base}" if base and not base.startswith("/") else base
         if base and (not NAMESPACE.fullmatch(base) or len(base) > NAME_MAX):
             raise ConfigurationError(f"cluster_namespace: expected a namespace such as /mdi_exit, got {namespace!r}")
         self._base = f"{base}/"
