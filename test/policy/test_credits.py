@@ -129,12 +129,27 @@ def test_only_what_is_overdue_is_lost_of_a_stream_that_goes_on() -> None:
     assert (inbound.received, inbound.lost) == (9, 4)
 
 
-def test_batch_after_an_adopted_loss_is_not_a_duplicate() -> None:
-    inbound = Inbound(W2, 0.0)
+def test_batch_that_was_given_up_is_late_once_and_the_next_one_is_next() -> None:
+    inbound = Inbound(W2, 0.0, limit=8)
     inbound.announced(4, 0.0, PATIENCE_S)
     inbound.announced(4, 1.0, PATIENCE_S)
-    assert inbound.arrive(4, 4) is Arrival.DUPLICATE  # too late: it was given up
+    assert inbound.lost == 4
     assert inbound.arrive(6, 2) is Arrival.NEXT
+    assert inbound.arrive(3, 1) is Arrival.LATE
+    assert inbound.lost == 3
+    assert inbound.arrive(3, 1) is Arrival.DUPLICATE
+    assert inbound.arrive(6, 2) is Arrival.DUPLICATE
+    assert [inbound.arrive(2, 2), inbound.arrive(4, 1)] == [Arrival.LATE, Arrival.LATE]
+    assert (inbound.lost, inbound.received) == (0, 6)
+    assert inbound.arrive(4, 4) is Arrival.DUPLICATE
+
+
+def test_given_up_batches_that_are_remembered_are_bounded() -> None:
+    inbound = Inbound(W2, 0.0, limit=1000)
+    for end in range(2, 200, 2):
+        inbound.arrive(end, 1)
+    assert inbound.arrive(1, 1) is Arrival.DUPLICATE, "given up too long ago"
+    assert inbound.arrive(197, 1) is Arrival.LATE
 
 
 # ---- room ------------------------------------------------------------------------------------------------------

@@ -111,6 +111,16 @@ def test_bandwidth_is_measured_anew_after_a_silence() -> None:
     assert delay.moving_s(1000) == pytest.approx(0.5)
 
 
+def test_batches_of_one_stamp_are_measured_together() -> None:
+    delay = TransferDelay()
+    delay.status_echoed(0.0, 0.2)
+    for nbytes in (2000, 60000):
+        delay.batch_sent(10.0, nbytes)
+    delay.batch_echoed(10.0, 0.062, 0.2)
+    delay.batch_echoed(10.0, 0.08, 0.2)  # the same stamp in the next status
+    assert delay.moving_s(1000) == pytest.approx(0.001)
+
+
 def test_echo_is_counted_once() -> None:
     delay = TransferDelay()
     delay.status_echoed(0.5, 0.2)

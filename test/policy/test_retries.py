@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
-from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, Retries
+from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, SPARE_LOOKS, Retries
 from mdi_exit_ros.policy.source_setup import SourceSettings
 
 SETTINGS = SourceSettings(attempt_timeout_s=1.0, deadline_s=10.0, attempts_max=3, retry_share=0.0, retry_burst=1)
@@ -50,3 +50,27 @@ def test_frame_past_its_deadline_ends_once_however_often_it_is_due() -> None:
         retries.look_again(frame, due)
     assert retries.next_deadline() == 9.0
     assert retries.look(10.0) == [frame]
+
+
+def test_memory_is_that_of_open_frames() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    for sequence in range(5000):
+        (frame,) = admitted(ledger, sequence)
+        retries.look_again(frame, 600.0)
+        if sequence:
+            ledger.answer(frame, 1, 0, 0.1)
+    assert len(retries._looks) <= 2 * len(ledger.open) + SPARE_LOOKS
+
+
+def test_attempt_that_is_refused_again_and_again_is_looked_at_once() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    (frame,) = admitted(ledger, 0)
+    retries.look_again(frame, 1.0)
+    for _ in range(1000):
+        retries.look_again(frame, 0.05)
+    assert len(retries._looks) == 2
+    assert retries.next_deadline() == 0.05
+    retries.look(0.05)
+    assert retries.take() is frame

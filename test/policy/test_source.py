@@ -34,6 +34,7 @@ from mdi_exit_ros.policy.events import (
     Shutdown,
     Tick,
 )
+from mdi_exit_ros.policy.receiver import OPENING_PATIENCE_S
 from mdi_exit_ros.policy.retries import RETRY_PAUSE_S
 from mdi_exit_ros.policy.source import BUSY_FRAMES, CATCH_UP_S, ENOUGH_FRAMES, SourceCore
 from mdi_exit_ros.task import Answer, FrameId, PeerId, Reason, State, Status, Task
@@ -418,6 +419,18 @@ def test_frames_enter_at_home_again_when_it_is_back() -> None:
     assert sequences(offer(core, 0, 5.0), W2) == [0]
     hear(core, 5.1, PeerId("w1", 11))
     assert sequences(offer(core, 1, 5.2), PeerId("w1", 11)) == [1]
+
+
+def test_frames_enter_the_next_entry_while_home_does_not_open_its_stream() -> None:
+    core = source("w1", "w2", drop=False, waiting_max=8)
+    core.handle(Tick(), 0.0)
+    offer(core, 0, 0.0)
+    for step in range(60):
+        now = 0.1 * step
+        actions = [*core.handle(worker_report(W1), now), *hear(core, now, W2)]
+        assert sequences(actions, W2) == ([0] if now == pytest.approx(OPENING_PATIENCE_S) else []), now
+    hear(core, 6.1)
+    assert sequences(offer(core, 1, 6.2)) == [1], "home has opened it"
 
 
 def test_waiting_frames_are_refused_when_no_worker_was_heard_for_too_long() -> None:

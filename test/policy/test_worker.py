@@ -202,6 +202,30 @@ def test_worker_whose_answers_never_arrive_is_not_waited_for_for_ever() -> None:
         assert credit_for(core, CAM, now + 0.2) == (64 if now > FORGET_PEER_S else None)
 
 
+def test_source_that_joins_an_old_cluster_has_to_hear_its_workers_too() -> None:
+    core = worker()
+    core.handle(worker_report(W2), 0.0)
+    for now in (10.0, 11.0, 15.2):
+        core.handle(worker_report(W2), now)
+        core.handle(source_report(hears=(W1,)), now)
+        core.handle(batch(CAM, 0, ()), now)
+        assert credit_for(core, CAM, now + 0.2) == (64 if now > 10.0 + FORGET_PEER_S else None)
+
+
+def test_sources_whose_frames_enter_elsewhere_get_no_share_of_the_room_here() -> None:
+    core = worker()
+    for number in range(7):
+        core.handle(source_report(PeerId(f"cam{number}", number), hears=(W1, W2, W3), home="w2"), 0.0)
+    core.handle(source_report(hears=(W1, W2, W3), home="w1"), 0.0)
+    core.handle(batch(CAM, 0, ()), 0.0)
+    assert credit_for(core, CAM, 1.0) == 64
+    core.handle(source_report(PeerId("cam0", 0), hears=(W1, W2, W3), home="w1"), 1.0)
+    core.handle(batch(PeerId("cam0", 0), 0, ()), 1.0)
+    credit_for(core, CAM, 2.0)
+    core.handle(batch(CAM, 0, ()), 2.0)
+    assert [credit_for(core, each, now) for each, now in ((CAM, 2.2), (PeerId("cam0", 0), 2.4))] == [32, 32]
+
+
 def test_source_that_no_longer_hears_its_answers_loses_its_credit() -> None:
     core = ready_worker()
     core.handle(source_report(hears=()), 1.0)
@@ -254,6 +278,25 @@ def test_frames_beyond_credit_are_refused_and_those_within_are_run() -> None:
         RunBatch(1, flood[:4]),
     ]
     assert core.held == 4
+
+
+def test_batch_that_counts_fewer_frames_than_it_brings_gets_no_more_than_the_credit() -> None:
+    core = ready_worker(queue_capacity=8)
+    flood = tasks(100)
+    actions = decisions(core.handle(batch(CAM, 1, flood), 1.0))
+    assert of(RunBatch, actions) == [RunBatch(1, flood[:4])]
+    assert core.held == 4
+
+
+def test_batch_that_comes_after_it_was_given_up_is_run() -> None:
+    core = ready_worker(liveness_timeout_s=1.5)
+    core.handle(source_report(CAM, stream(W1, sent=2)), 1.0)
+    report = report_of(core.handle(source_report(CAM, stream(W1, sent=2)), 2.6))
+    assert report.counters.lost == 2
+    actions = decisions(core.handle(batch(CAM, 2, tasks(2)), 2.7))
+    assert actions == [RunBatch(1, tasks(2))]
+    assert report_of(core.handle(Tick(), 3.0)).counters.lost == 0
+    assert decisions(core.handle(batch(CAM, 2, tasks(2)), 3.1)) == []  # once
 
 
 def test_flooder_that_goes_on_is_refused_everything() -> None:
@@ -659,6 +702,7 @@ def test_new_life_of_a_neighbour_voids_credit_and_outstanding_frames() -> None:
     opening = core.handle(worker_report(reborn), 1.1)
     assert SendTasks(reborn, 0, 1.1, ()) in opening
     assert of(SendTasks, camera.send(1, 1.15)) == []
+    core.handle(source_report(hears=(W1, reborn, W3)), 1.18)
     actions = core.handle(worker_report(reborn, stream(credit=8)), 1.2)
     assert SendTasks(reborn, 1, 1.2, (task(4),)) in actions
 
@@ -894,7 +938,7 @@ def test_task_moves_only_to_a_neighbour_that_is_alive_and_not_stuck(report: Any,
 
 
 def first_segment_worker(**changes: Any) -> tuple[WorkerCore, Camera]:
-    core = ready_worker(segments=(1,), exits_enabled=False, **changes)
+    core = ready_worker(**{"segments": (1,), "exits_enabled": False, **changes})
     return core, Camera(core)
 
 
@@ -945,6 +989,26 @@ def test_task_is_refused_as_blocked_when_holders_gave_no_credit_in_time() -> Non
     core.handle(done((0.0,), 0.001), 1.5)
     assert decisions(core.handle(worker_report(W2, stream(credit=0)), 2.4)) == []
     assert decisions(core.handle(Tick(), 2.5)) == [refused(task(0, 2), reason=Reason.BLOCKED), Forget((task(0, 2),))]
+
+
+@pytest.mark.parametrize("exits", [True, False])
+def test_task_does_not_go_where_its_source_would_not_hear_the_answer(exits: bool) -> None:
+    core, camera = first_segment_worker(neighbours=("w2", "w3"), exits_enabled=exits)
+    core.handle(source_report(hears=(W1, W3)), 1.0)
+    core.handle(worker_report(W2, stream(), segments=(2, 3)), 1.0)
+    core.handle(worker_report(W3, stream(), queue=9, service_s=1.0, segments=(2, 3, 4, 5)), 1.0)
+    camera.send(1, 1.0)
+    moved = core.handle(done((0.0,), 0.001), 1.1)
+    assert sent_to(W3 if exits else W2, moved) == [task(0, 2)], "w2 gives no answer where frames cannot exit"
+
+
+def test_task_waits_until_its_source_hears_the_holder() -> None:
+    core, camera = first_segment_worker()
+    core.handle(source_report(hears=(W1,)), 1.0)
+    core.handle(worker_report(W2, stream()), 1.0)
+    camera.send(1, 1.0)
+    assert sent_to(W2, core.handle(done((0.0,), 0.001), 1.1)) == []
+    assert sent_to(W2, core.handle(source_report(hears=(W1, W2)), 1.2)) == [task(0, 2)]
 
 
 def test_task_waits_longer_for_a_holder_that_is_still_being_reached() -> None:

@@ -46,12 +46,14 @@ class Outbound:
 
 
 class Arrival(enum.Enum):
-    """What a batch is, by its place in the stream."""
+    """What a batch is, by its place in the stream; one that is LATE had been given up as lost."""
 
     NEXT = enum.auto()
+    LATE = enum.auto()
     DUPLICATE = enum.auto()
 
 
+GIVEN_UP_MAX = 16  # gaps of a stream that are remembered, as what they lack may still come
 HOARDING_S = 0.5  # silence of a stream after which credit beyond its share is taken back
 
 
@@ -80,6 +82,7 @@ class Inbound:
     stamp_at: float = 0.0
     _announced: int = 0
     _announced_at: float = 0.0
+    _given_up: list[tuple[int, int]] = dataclasses.field(default_factory=list)
 
     @property
     def outstanding(self) -> int:
@@ -94,7 +97,7 @@ class Inbound:
     def arrive(self, sent_total: int, count: int) -> Arrival:
         """Takes in a batch of `count` frames that ends at `sent_total`; a gap in front of it is counted as lost."""
         if sent_total <= self.received:
-            return Arrival.DUPLICATE
+            return Arrival.LATE if self._find(sent_total - count, sent_total) else Arrival.DUPLICATE
         self._lose_up_to(sent_total - count)
         self.received = sent_total
         return Arrival.NEXT
@@ -114,7 +117,20 @@ class Inbound:
 
     def _lose_up_to(self, sent: int) -> None:
         # Frames beyond the credit cannot be lost: who counts them has made them up.
-        self.lost += max(0, min(sent, self.limit) - self.received)
+        end = min(sent, self.limit)
+        if end > self.received:
+            self.lost += end - self.received
+            self._given_up = [*self._given_up[1 - GIVEN_UP_MAX :], (self.received, end)]
+
+    def _find(self, start: int, end: int) -> bool:
+        """Whether the frames from `start` up to `end` are among those given up; they no longer are."""
+        for index, (first, last) in enumerate(self._given_up):
+            if first <= start < end <= last:
+                parts = [(first, start), (end, last)]
+                self._given_up[index : index + 1] = [part for part in parts if part[0] < part[1]]
+                self.lost -= end - start
+                return True
+        return False
 
 
 class CreditPool:
@@ -144,8 +160,8 @@ class CreditPool:
         if stream is not None:
             self._closed.append(stream)
 
-    def grant(self, now: float, expected: int = 1) -> None:
-        """Gives free room to streams below their share, the neediest first.
+    def grant(self, now: float, expected: int = 1) -> bool:
+        """Gives free room to streams below their share, the neediest first; answers whether one was closed.
 
         A stream that sends nothing while it holds more than its share, as one does that opened before the others,
         is closed: its sender opens it again and gets its share.
@@ -155,13 +171,14 @@ class CreditPool:
             expected: streams that will be open before long; each gets its share kept.
         """
         share = self.size // max(1, len(self.streams), expected)
+        closed = False
         for name, stream in list(self.streams.items()):
             beyond = stream.held + stream.outstanding > max(share, stream.reserved)
             if beyond and not stream.held and now - stream.stamp_at >= HOARDING_S:
                 self.close(name)
+                closed = True
         self._closed = [stream for stream in self._closed if stream.held]
-        used = sum(stream.held for stream in self._closed)
-        used += sum(stream.held + stream.outstanding for stream in self.streams.values())
+        used = self.used
         for stream in sorted(self.streams.values(), key=lambda each: (each.outstanding, each.sender)):
             stream.share = share
             mine = stream.held + stream.outstanding
@@ -169,3 +186,11 @@ class CreditPool:
             if more > 0:
                 stream.limit = stream.received + stream.outstanding + more
                 used += more
+        return closed
+
+    @property
+    def used(self) -> int:
+        """Frames that take up room, or may come at any time."""
+        return sum(stream.held for stream in self._closed) + sum(
+            stream.held + stream.outstanding for stream in self.streams.values()
+        )

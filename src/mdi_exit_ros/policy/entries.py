@@ -40,17 +40,25 @@ class Entries:
         self._started_at = now
 
     def target(self, now: float) -> Outbound | None:
-        """The stream that frames enter: the home worker's, or the next entry's when the home worker is gone."""
+        """The stream that frames enter: the home worker's, or the next entry's.
+
+        The home worker has to be gone for that, or not to know this source's stream for long.
+        """
         if self._started_at is None:
             return None
         first = next(iter(self._receivers.values()))
         if first.report is None and now - self._started_at < HOME_GRACE_S:
             return None
+        found = None
         for name, receiver in self._receivers.items():
-            if receiver.ready(now):
-                self.home = name
-                return receiver.outbound
-        return None
+            if receiver.ready(now) and (found is None or not receiver.refuses(now)):
+                found = name
+                if not receiver.refuses(now):
+                    break
+        if found is None:
+            return None
+        self.home = found
+        return self._receivers[found].outbound
 
     def is_heard(self, name: str) -> bool:
         """Whether the entry has ever said anything."""

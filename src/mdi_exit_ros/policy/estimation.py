@@ -75,7 +75,9 @@ class TransferDelay:
         self._sent: deque[tuple[float, int]] = deque(maxlen=256)
 
     def batch_sent(self, stamp: float, nbytes: int) -> None:
-        """Remembers the size of a batch until its stamp is echoed."""
+        """Remembers the size of a batch until its stamp is echoed; batches of one stamp go one after the other."""
+        if self._sent and self._sent[-1][0] == stamp:
+            nbytes += self._sent.pop()[1]
         self._sent.append((stamp, nbytes))
 
     def status_echoed(self, round_trip_s: float, weight: float) -> None:

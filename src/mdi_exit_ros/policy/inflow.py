@@ -46,14 +46,20 @@ class Inflow:
     def arrive(self, stream: Inbound, sent_total: int, count: int, *, stamp: float, now: float) -> int | None:
         """Takes in a batch of `count` frames that ends at `sent_total`.
 
-        Answers how many of them were within the stream's credit; None where the batch had come before.
+        Answers how many of them were within the stream's credit; of a batch that had been given up, how many find room
+        in as much again as there is. None where the batch had come before.
         """
         lost_before = stream.lost
-        within = max(0, count - max(0, sent_total - stream.limit))
-        if stream.arrive(sent_total, count) is Arrival.DUPLICATE:
+        within = max(0, min(count - max(0, sent_total - stream.limit), stream.outstanding))
+        arrival = stream.arrive(sent_total, count)
+        if arrival is Arrival.DUPLICATE:
             return None
-        stream.heard_at = stream.stamp_at = now
-        stream.stamp = stamp
+        if arrival is Arrival.LATE:
+            pool = self._pool(stream.sender)
+            within = max(0, min(count, 2 * pool.size - pool.used))  # its room has been given out again
+        stream.heard_at = now
+        if stamp > stream.stamp:
+            stream.stamp, stream.stamp_at = stamp, now
         self.lost += stream.lost - lost_before
         self._touched.append(stream)
         return within
@@ -88,7 +94,7 @@ class Inflow:
         source = self.peers.hear_source(report.source, report.stamp, now)
         if source is None:
             return False
-        source.model_id = report.model_id
+        source.model_id, source.home = report.model_id, report.home
         heard_before, source.hears = source.hears, frozenset(each.peer for each in report.streams if each.open)
         is_deaf = self._me not in source.hears
         if is_deaf and self._me in heard_before:
@@ -114,10 +120,13 @@ class Inflow:
 
     # ---- what others are told ----------------------------------------------------------------------------
 
-    def credit(self, source: PeerId, now: float) -> tuple[int, int]:
+    def grant_to_sources(self, now: float) -> None:
+        """Gives the room that is free to sources; one whose stream that closes is told soon."""
+        self.awaited |= self._from_sources.grant(now, self.peers.sources_expected)
+
+    def credit(self, source: PeerId) -> tuple[int, int]:
         """Frames that have come from the source in all, and what it may send beyond; zeros where it has no stream."""
-        self._from_sources.grant(now, self.peers.sources_expected)
-        stream = self._from_sources.streams.get(source.name)  # looked up after: granting may close a stream
+        stream = self._from_sources.streams.get(source.name)
         return (stream.received, stream.outstanding) if stream is not None and stream.sender == source else (0, 0)
 
     def grant(self, now: float) -> None:

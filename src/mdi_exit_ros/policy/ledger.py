@@ -14,7 +14,10 @@ from mdi_exit_ros.task import Reason
 
 @dataclasses.dataclass(slots=True)
 class OpenFrame:
-    """A frame without an end yet. `attempt` is 0 while it waits for admission."""
+    """A frame without an end yet.
+
+    `attempt` is 0 while it waits for admission, `look_at` when that attempt is looked at next.
+    """
 
     sequence: int
     label: int | None
@@ -24,6 +27,7 @@ class OpenFrame:
     attempt: int = 0
     reason: Reason = Reason.NO_ANSWER
     retry_due: bool = False
+    look_at: float = float("inf")
 
 
 class FrameLedger:

@@ -11,6 +11,8 @@ from mdi_exit_ros.policy.actions import SendTasks
 from mdi_exit_ros.policy.estimation import ServiceTimes
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
+from mdi_exit_ros.policy.peers import Peers
+from mdi_exit_ros.policy.receiver import OPENING_PATIENCE_S
 from mdi_exit_ros.policy.scheduling import Waiting
 from mdi_exit_ros.policy.worker_setup import WorkerSetup
 from mdi_exit_ros.policy.workload import Workload
@@ -20,7 +22,6 @@ GROUP_FACTOR = 3.0  # O_n to I_m from which a group of tasks moves
 GROUP_WORTH = 0.4  # own time for a small group, as a share of D_nm, from which it moves
 STRANDED = 10.0  # wait of the oldest task, in times of D_nm, from which any group moves
 DEFAULT_OUTPUT_THRESHOLD = 24
-OPENING_PATIENCE_S = 5.0  # how long a task waits for a holder that is alive and does not know this worker's stream yet
 
 
 class Left(NamedTuple):
@@ -43,6 +44,7 @@ class Offloader:
         setup: WorkerSetup,
         workload: Workload,
         neighbours: Neighbourhood,
+        peers: Peers,
         service: ServiceTimes,
         rng: random.Random,
     ) -> None:
@@ -54,6 +56,9 @@ class Offloader:
         self._workload = workload
         self._output = workload.output
         self._neighbours = neighbours
+        self._peers = peers
+        self._last_segment = setup.num_segments
+        self._exits_enabled = setup.exits_enabled
         self._service = service
         self._rng = rng
         self._moved_at = -math.inf
@@ -129,7 +134,7 @@ class Offloader:
             if delays is None:
                 longest = self._longest(held=held, begun=bool(self._outgoing))
                 delays = self._neighbours.delays_s(segment, now, longest)
-            index = self._soonest(delays, segment, held=held)
+            index = self._soonest(delays, head.task, held=held)
             if index is not None:
                 neighbour = self._neighbours[index]
                 if held and not self._pays(head, neighbour, now):
@@ -147,19 +152,29 @@ class Offloader:
             else:
                 return
 
-    def _soonest(self, delays: list[float], segment: int, *, held: bool) -> int | None:
-        """Index of the neighbour that the oldest task of `segment` may go to with the smallest of the delays.
+    def _soonest(self, delays: list[float], task: Task, *, held: bool) -> int | None:
+        """Index of the neighbour that the oldest task of its segment may go to with the smallest of the delays.
 
         Who may not take it is struck out: O only gets shorter and queues longer, so that holds for this step.
         """
+        segment = task.segment
         while (least := min(delays, default=math.inf)) < math.inf:
             index = delays.index(least)
             neighbour = self._neighbours[index]
             longest = self._longest(held=held, begun=neighbour.name in self._outgoing)
-            if neighbour.queued < longest and neighbour.may_take(segment):
+            if neighbour.queued < longest and neighbour.may_take(segment) and self._is_heard(neighbour, task):
                 return index
             delays[index] = math.inf
         return None
+
+    def _is_heard(self, neighbour: Neighbour, task: Task) -> bool:
+        """Whether the task's source hears the neighbour's answers, where it would give any and the source is known."""
+        source = self._peers.sources.get(task.frame.source.name)
+        answers = self._exits_enabled or neighbour.holds(self._last_segment)
+        if source is None or source.life != task.frame.source or not answers:
+            return True
+        assert neighbour.outbound is not None
+        return neighbour.outbound.receiver in source.hears
 
     def _longest(self, *, held: bool, begun: bool) -> float:
         """Length of a neighbour's queue I_m from which it gets no task: that of O_n, if the task could run here.

@@ -16,7 +16,8 @@ PEERS_MAX = 1024  # sources and workers remembered; who comes later is heard whe
 class Peer:
     """A node heard lately: its life, since when, and its newest status.
 
-    `hears` are the workers whose answers it hears and `model_id` its model, where it is a source.
+    Where it is a source, `hears` are the workers whose answers it hears, `home` the one that its frames enter, and
+    `model_id` its model.
     """
 
     life: PeerId
@@ -24,6 +25,7 @@ class Peer:
     stamp: float = -1.0
     heard_at: float = 0.0
     hears: frozenset[PeerId] = frozenset()
+    home: str = ""
     model_id: str = ""
 
 
@@ -75,13 +77,13 @@ class Peers:
 
         A source must hear this worker and all workers alive, for its frames may move to any of them; a worker may
         send the frames of any source, so every source must hear this worker. What others do not achieve within
-        `FORGET_PEER_S` is not waited for.
+        `FORGET_PEER_S`, from when both were there, is not waited for.
         """
         if self.is_source(sender):
-            hears = self.sources[sender.name].hears
+            hears, since = self.sources[sender.name].hears, self.sources[sender.name].since
             alive = (each for each in self.workers.values() if self._is_alive(each, now))
             missing = (each for each in alive if self._neighbours and each.life not in hears)
-            return self._me in hears and all(now - each.since > FORGET_PEER_S for each in missing)
+            return self._me in hears and all(now - max(each.since, since) > FORGET_PEER_S for each in missing)
         worker = self.workers.get(sender.name)
         if worker is None or worker.life != sender or not self.sources:
             return False
@@ -96,8 +98,8 @@ class Peers:
 
     @property
     def sources_expected(self) -> int:
-        """Sources that may have a stream before long: those that hear the answers from here."""
-        return sum(self._me in source.hears for source in self.sources.values())
+        """Sources that may have a stream before long: those whose frames enter here, and that hear the answers."""
+        return sum(each.home == self._me.name and self._me in each.hears for each in self.sources.values())
 
     @property
     def neighbours_expected(self) -> int:

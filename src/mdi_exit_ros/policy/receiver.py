@@ -9,6 +9,7 @@ from mdi_exit_ros.task import PeerId, State
 
 UNFIT_S = 5.0  # of another model, after which it is told: it may be about to change
 OPEN_INTERVAL_S = 0.2  # between two attempts to open a stream
+OPENING_PATIENCE_S = 5.0  # how long a node that is alive is waited for until it knows this one's stream
 
 
 class Receiver:
@@ -26,6 +27,7 @@ class Receiver:
         self.fits = False  # runs the model that tasks need
         self._unfit_since: float | None = None
         self.is_open = False  # it knows this node's stream
+        self._closed_since: float | None = None  # while it is ready
         self._me = me
         self._model_id = model_id
         self._liveness_timeout_s = liveness_timeout_s
@@ -52,12 +54,20 @@ class Receiver:
                 self.ready_until = min(self.ready_until, now + self._stall_timeout_s - report.busy_s)
         mine = next((stream for stream in report.streams if stream.peer == self._me), None)
         self.is_open = mine is not None and mine.open
+        if self.is_open or not self.ready(now):
+            self._closed_since = None
+        elif self._closed_since is None:
+            self._closed_since = now
         if mine is None or not mine.open:
             self.outbound.void()
             return None
         if self.fits:
             self.outbound.acknowledge(mine.received, mine.credit)
         return mine
+
+    def refuses(self, now: float) -> bool:
+        """Whether it is ready and has not known this node's stream for so long that it is not about to."""
+        return self._closed_since is not None and now - self._closed_since >= OPENING_PATIENCE_S
 
     def is_foreign(self, now: float) -> bool:
         """Whether it has run another model than tasks need for so long that it is not about to change."""
@@ -67,6 +77,7 @@ class Receiver:
         """From now on tasks need this model: until the worker reports that it runs it, it gets none."""
         self._model_id = model_id
         self.fits = self.is_open = False
+        self._closed_since = None
         self.ready_until = float("-inf")
         if self.outbound is not None:
             self.outbound.void()

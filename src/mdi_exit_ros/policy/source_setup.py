@@ -27,7 +27,7 @@ class SourceSettings:
     attempts_max: int = parameter(4, "most attempts at one frame", low=1, high=100)
     retry_share: float = parameter(0.05, "retries allowed per admitted frame", low=0.0, high=1.0)
     retry_burst: int = parameter(8, "retries allowed on top of the share", unit="frames", low=0, high=1000)
-    status_interval_s: float = parameter(0.1, "time between two statuses", unit="s", low=0.01, high=10.0)
+    status_interval_s: float = parameter(0.1, "time between two statuses", unit="s", low=0.01, high=1.0)
     liveness_timeout_s: float = parameter(
         1.5, "age of a worker's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
     )

@@ -90,7 +90,7 @@ class WorkerCore:
         self._service = ServiceTimes()
         for measured in setup.service_times:
             self._service.expect(*measured, lanes=setup.lanes)
-        self._offloader = Offloader(setup, self._workload, self._neighbours, self._service, rng)
+        self._offloader = Offloader(setup, self._workload, self._neighbours, self._inflow.peers, self._service, rng)
         self._counts: Counter[str] = Counter()
         self._state = State.RUNNING
         self._finished = False
@@ -425,9 +425,10 @@ class WorkerCore:
         """What has gathered: batches per receiver, answers per source, and then tensors to free."""
         actions: list[WorkerAction] = [*self._offloader.batches(now)]
         if now >= self._answers.due_at or (self._answers and not self._workload.running):
-            for source, answers in self._answers.take().items():
-                # Answers take along the credit for which the source would otherwise wait until the next status.
-                received, credit = self._inflow.credit(source, now)
+            # Answers take along the credit for which the source would otherwise wait until the next status.
+            self._inflow.grant_to_sources(now)
+            for source, answers in self._answers.take():
+                received, credit = self._inflow.credit(source)
                 actions.append(SendAnswers(source, tuple(answers), received, credit))
         if self._gone:
             actions.append(Forget(tuple(self._gone)))

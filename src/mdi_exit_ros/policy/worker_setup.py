@@ -38,7 +38,7 @@ class WorkerSettings:
         0.02, "shortest time between two statuses, when others wait for one", unit="s", low=0.001, high=1.0
     )
     status_interval_max_s: float = parameter(
-        0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=10.0
+        0.1, "longest time between two statuses: the sign of life", unit="s", low=0.01, high=1.0
     )
     liveness_timeout_s: float = parameter(
         1.5, "age of a peer's newest status beyond which it counts as dead", unit="s", low=0.1, high=60.0
