@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from mdi_exit_ros.errors import ModelError
-from mdi_exit_ros.model.architecture import ARCHITECTURES
+from mdi_exit_ros.errors import ConfigurationError, ModelError
+from mdi_exit_ros.model.architecture import ARCHITECTURES, load_architecture
 from mdi_exit_ros.model.checkpoint import feature_shapes
 from mdi_exit_ros.model.cost import segment_costs
 from mdi_exit_ros.model.segment import SegmentedNetwork
@@ -50,3 +53,24 @@ def test_autoencoder_makes_what_crosses_the_network_small_and_the_next_segment_o
 def test_an_architecture_that_does_not_fit_together_is_named(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         SegmentedNetwork(dataclasses.replace(ARCHITECTURES["resnet50"], **changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"cuts": ()}, "cuts that rise from 1"),
+        ({"cuts": (7, 7, 19)}, "cuts that rise from 1"),
+        ({"cuts": (-2, 19)}, "cuts that rise from 1"),
+        ({"strides": (0, 1)}, "of at least 1"),
+        ({"exit_hidden_channels": (0, None)}, "of at least 1"),
+        ({"input_shape": (32, 32, 1)}, "input_shape with 3 colours"),
+        ({"dropout": 2.0}, "dropout from 0 to below 1"),
+        ({"pixel_std": (0.2, 0.0, 0.2)}, "pixel_std above 0"),
+    ],
+)
+def test_architecture_that_cannot_be_built_is_refused(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    fields = {"backbone": "mobilenet_v2", "cuts": [7, 19], "exit_hidden_channels": [64, None], "strides": [1] * 8}
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(fields | changes))
+    with pytest.raises(ConfigurationError, match=f"mine.yaml is not an architecture: .*expected .*{expected}"):
+        load_architecture(str(path))

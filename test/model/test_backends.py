@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from mdi_exit_ros.errors import BackendError, ConfigurationError, ModelError
+from mdi_exit_ros.model.backends import export
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import FASTEST_FIRST, available_backends, load_segments, resolve_backend
 from mdi_exit_ros.model.card import ModelCard
@@ -150,6 +152,35 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match="set XDG_CACHE_HOME to a writable folder"):
         ensure_exported(card)
+
+
+@pytest.mark.parametrize("damage", ["cut", "other bytes", "missing", "no list"])
+def test_a_damaged_export_is_made_anew(
+    damage: str, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ensure_exported(card)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(export, "_WHOLE", set())
+    monkeypatch.setattr(export, "_export", lambda card, folder: shutil.copytree(whole, folder, dirs_exist_ok=True))
+    folder = ensure_exported(card)
+    assert folder != whole
+    file = folder / (export.MANIFEST if damage == "no list" else "segment_2.onnx")
+    content = file.read_bytes()
+    if damage in ("missing", "no list"):
+        file.unlink()
+    else:
+        file.write_bytes(content[:100] if damage == "cut" else content[:100] + bytes(50) + content[150:])
+    export._WHOLE.clear()
+    assert ensure_exported(card) == folder
+    assert (folder / "segment_2.onnx").read_bytes() == (whole / "segment_2.onnx").read_bytes()
+
+
+def test_a_device_that_onnxruntime_cannot_use_is_named(card: ModelCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)  # as a wheel without its driver says
+    with pytest.warns(UserWarning), pytest.raises(BackendError, match="has CUDAExecutionProvider and cannot use it"):
+        load_segments(card, [1], backend="onnxruntime", device="cuda")
 
 
 def test_an_export_that_answers_differently_is_refused(

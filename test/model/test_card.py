@@ -160,6 +160,12 @@ def test_card_with_other_feature_shapes_is_refused(copy: Path) -> None:
         ({"colour": "red"}, "colour"),
         ({"num_segments": "many"}, "num_segments"),
         ({"weights_files": ["../weights"]}, "files beside the card"),
+        ({"temperatures": [1.0, 1.0, 0.0, 1.0, 1.0]}, "expected temperatures above 0"),
+        ({"default_thresholds": [0.5, 0.5, 7.0, 0.5]}, "expected 4 thresholds from 0 to 1"),
+        ({"threshold_curve": []}, "threshold_curve is empty"),
+        ({"format_version": 9}, "format_version, input_shape, number of classes and segments: expected .1, "),
+        ({"input_shape": [64, 64, 3]}, "expected .1, .32, 32, 3., 10, 5., .* got .1, .64, 64, 3., 10, 5."),
+        ({"class_names": ["cat"]}, "expected .* 10, 5., .* got .* 1, 5."),
     ],
 )
 def test_broken_card_says_what_is_wrong(copy: Path, changes: dict[str, Any], message: str) -> None:

@@ -60,6 +60,11 @@ def test_curve_goes_from_cheap_to_accurate() -> None:
     assert outcome(confidence, correct, costs, chosen.thresholds) == chosen
 
 
+def test_curve_of_one_exit_is_that_exit() -> None:
+    curve = threshold_curve(np.full((1, 8), 0.5), np.arange(8)[None] < 6, np.ones(1))
+    assert [(point.thresholds, point.accuracy, point.exit_shares) for point in curve] == [((), 0.75, (1.0,))]
+
+
 def test_wilson_interval_is_the_published_one() -> None:
     low, high = wilson_interval(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)

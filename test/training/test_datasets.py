@@ -13,7 +13,7 @@ from PIL import Image
 
 from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.model.backbones import torchvision_module
-from mdi_exit_ros.training.datasets import load_split, load_splits, split_validation
+from mdi_exit_ros.training.datasets import LabelledImages, load_split, load_splits, split_validation
 
 
 def archive_of(path: Path, files: dict[str, bytes]) -> str:
@@ -139,6 +139,9 @@ def test_torchvisions_cifar10_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
     pixels = np.arange(2 * 3072, dtype=np.uint64).astype(np.uint8).reshape(2, 3072)
     for batch in ["test_batch", *(f"data_batch_{number}" for number in range(1, 6))]:
         (folder / batch).write_bytes(pickle.dumps({"data": pixels, "labels": [3, 9]}))
+    assert load_split(f"torchvision:{tmp_path}", "train", image_size=(64, 48)).images.shape == (10, 64, 48, 3)
+    with pytest.raises(DataError, match="no images of validation: expected train or test"):
+        load_split(f"torchvision:{tmp_path}", "validation")
     data = load_split(f"torchvision:{tmp_path}", "train")
     assert data.images.shape == (10, 32, 32, 3)
     assert data.images[0, 0, 1].tolist() == pixels[0].reshape(3, 32, 32)[:, 0, 1].tolist()
@@ -160,3 +163,50 @@ def test_validation_images_are_balanced_disjoint_and_decided_by_the_seed(tiny_ar
     assert not np.array_equal(split_validation(data, 20, seed=4)[1].images, held_out.images)
     with pytest.raises(DataError, match="too few to hold"):
         split_validation(data, 120, seed=3)
+
+
+def labelled(*counts: int) -> LabelledImages:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    names = tuple(f"class{label}" for label in range(len(counts)))
+    return LabelledImages(np.arange(len(labels))[:, None, None, None], labels, names, "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "size", "held_out"),
+    [
+        ((1000,) * 9 + (200,), 920, [100] * 9 + [20]),
+        ((1000, 1000, 1000, 120), 312, [100, 100, 100, 12]),
+        ((900, 40), 94, [90, 4]),
+        ((5, 3), 0, [1, 1]),
+        ((2, 2000), 1000, [1, 999]),
+        ((7, 2, 2), 8, [6, 1, 1]),
+    ],
+)
+def test_validation_images_have_the_shares_of_the_classes(
+    counts: tuple[int, ...], size: int, held_out: list[int]
+) -> None:
+    data = labelled(*counts)
+    kept, chosen = split_validation(data, size, seed=3)
+    assert np.bincount(chosen.labels) == pytest.approx(np.array(held_out), abs=2)
+    assert len(chosen) == max(size, len(counts))
+    assert np.bincount(kept.labels, minlength=len(counts)).min() >= 1
+    assert len(kept) + len(chosen) == len(data)
+    np.testing.assert_array_equal(split_validation(data, len(chosen), seed=3)[1].images, chosen.images)
+
+
+def test_a_class_of_one_image_is_named() -> None:
+    with pytest.raises(DataError, match="of class 'class1' 1, are too few to hold 2 of them out"):
+        split_validation(labelled(50, 1), 2, seed=3)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"no archive"])
+def test_a_damaged_cache_is_made_anew(
+    content: bytes, pictures: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    source = archive_of(tmp_path / "once.zip", pictures)
+    first = load_split(source, "test")
+    (cached,) = (tmp_path / "cache").rglob("*.npz")
+    cached.write_bytes(content)
+    np.testing.assert_array_equal(load_split(source, "test").images, first.images)
+    assert cached.stat().st_size > 1000

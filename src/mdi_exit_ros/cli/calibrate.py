@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+from mdi_exit_ros.cli.output import json_option, wide_console, writable_folder, write_json
 
 if TYPE_CHECKING:
     from mdi_exit_ros.profile import Profile
@@ -29,9 +29,19 @@ if TYPE_CHECKING:
     help="Times to count with (mdi-exit profile); this computer's by default, else multiply-accumulates.",
 )
 @click.option("--batch", default=8, show_default=True, type=click.IntRange(min=1), help="Frames per run that is timed.")
-@click.option("--out", "out_directory", type=click.Path(path_type=Path), help="Model directory to write.")
 @click.option(
-    "--plots", "plot_directory", type=click.Path(path_type=Path, file_okay=False), help="Folder for pictures."
+    "--out",
+    "out_directory",
+    type=click.Path(path_type=Path),
+    callback=writable_folder,
+    help="Model directory to write.",
+)
+@click.option(
+    "--plots",
+    "plot_directory",
+    type=click.Path(path_type=Path),
+    callback=writable_folder,
+    help="Folder for pictures.",
 )
 @json_option("Also write everything here.")
 def calibrate(
@@ -49,8 +59,6 @@ def calibrate(
 
     Without --out nothing of the model is changed.
     """
-    import numpy as np
-
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.model.checkpoint import load_network
     from mdi_exit_ros.profile import PROFILE_NAME, profile_path, save_profile
@@ -80,7 +88,14 @@ def calibrate(
     if split is None:
         seed = card.training.seed
         images, others = load_splits(data, image_size=(height, width), seed=seed)
-        _, deciding = split_validation(images, card.training.validation_images, seed=seed)
+        deciding = images
+        if images.data_hash == card.training.data_hash:
+            _, deciding = split_validation(images, card.training.validation_images, seed=seed)
+        else:
+            click.echo(
+                f"{data} is not what {card.name} was trained on: all {len(images)} of its images calibrate. Where the "
+                "model has seen some of them in training, name others with --split: its confidence in those is too high"
+            )
     else:
         deciding = images_of(split)
         try:
@@ -104,7 +119,7 @@ def calibrate(
         "validation": report(fitted, logits, labels),
         "test": None,
     }
-    if others is None or np.array_equal(others.images, deciding.images):
+    if others is None or others.has_same_images(deciding):
         click.echo(f"no other {report_split} images in {data}: nothing to hold the calibration against")
     else:
         document["test"] = report(fitted, exit_logits(network, others.images), labels_for(card, others))

@@ -86,6 +86,12 @@ def evaluate(
             raise ConfigurationError(f"--thresholds must be numbers like 0.8,0.8: came {thresholds!r}") from error
     height, width, _ = card.input_shape
     images = load_split(data or str(sample_archive()), split, image_size=(height, width))
+    own = split != "train" and images.data_hash == card.training.data_hash
+    if data and own and load_split(data, "train", image_size=(height, width)).has_same_images(images):
+        click.echo(
+            f"{data} holds no {split} images of its own, and {card.name} was trained on most of these: its accuracy on "
+            "others is lower"
+        )
     backend = resolve_backend(backend)
     if backends:
         resolve_backend("torch")  # which the others are compared with

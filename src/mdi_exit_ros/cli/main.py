@@ -69,6 +69,11 @@ def run(arguments: list[str] | None = None) -> int:
     except MdiExitError as error:
         click.echo(f"error: {error}", err=True)
         return EXIT_USER_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        click.echo(f"error: {error.filename}: {error.strerror}", err=True)
+        return EXIT_USER_ERROR
     except (click.Abort, KeyboardInterrupt):
         return EXIT_INTERRUPTED
     return status if isinstance(status, int) else 0

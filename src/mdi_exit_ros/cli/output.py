@@ -35,6 +35,23 @@ def writable(context: click.Context, parameter: click.Parameter, path: Path | No
     return path
 
 
+def writable_folder(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """The path of a folder, made where it was not there.
+
+    Raises:
+        click.BadParameter: it cannot be made, or nothing can be written there.
+    """
+    if path is None:
+        return None
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise click.BadParameter(f"expected a folder, {path} cannot be made: {error.strerror}") from error
+    if not os.access(path, os.W_OK):
+        raise click.BadParameter(f"expected a folder that can be written, got {path}")
+    return path
+
+
 def json_option(text: str) -> Callable[[Command], Command]:
     """The option `--json FILE`, passed as `json_path`."""
     kind = click.Path(path_type=Path, dir_okay=False)

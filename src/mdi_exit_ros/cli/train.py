@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from mdi_exit_ros.cli.output import writable_folder
+
 
 @click.command(short_help="Train a multi-exit network and write a model directory.")
 @click.option("--data", required=True, help="Zip archive or folder of [<split>/]<class>/<image>, or torchvision:DIR.")
@@ -64,6 +66,7 @@ import click
     "out_directory",
     required=True,
     type=click.Path(path_type=Path),
+    callback=writable_folder,
     help="Model directory to write; its name is the model's.",
 )
 @click.option(

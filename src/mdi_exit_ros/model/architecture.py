@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -44,6 +45,21 @@ class Architecture:
     pixel_mean: tuple[float, float, float] = CIFAR_MEAN
     pixel_std: tuple[float, float, float] = CIFAR_STD
     __pydantic_config__ = ConfigDict(extra="forbid")
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for what could not be built."""
+        cuts = (0, *self.cuts)
+        widths = [*self.exit_hidden_channels, *(self.bottleneck_channels or ())]
+        sizes = [*self.strides, *self.input_shape, self.num_classes, *(width for width in widths if width is not None)]
+        for holds, expected, got in (
+            (len(cuts) > 1 and all(one < other for one, other in pairwise(cuts)), "cuts that rise from 1", self.cuts),
+            (min(sizes) >= 1, "strides, input_shape, num_classes and channels of at least 1", sizes),
+            (self.input_shape[2] == 3, "input_shape with 3 colours", self.input_shape),
+            (0.0 <= self.dropout < 1.0, "dropout from 0 to below 1", self.dropout),
+            (min(self.pixel_std) > 0.0, "pixel_std above 0", self.pixel_std),
+        ):
+            if not holds:
+                raise ValueError(f"expected {expected}, got {got}")
 
     def bottleneck(self, cut: int) -> int | None:
         """Width of the autoencoder behind cut 1..K; None where features go on as they are."""

@@ -18,6 +18,7 @@ from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.resources import share_directory
 
 CARD_NAME = "model.json"
+FORMAT_VERSION = 1
 
 
 class _Frozen(BaseModel):
@@ -83,7 +84,7 @@ class ModelCard(_Frozen):
         weights_sha256: SHA-256 of those files, one after the other.
     """
 
-    format_version: int = 1
+    format_version: int = FORMAT_VERSION
     name: str
     architecture: Architecture
     class_names: tuple[str, ...]
@@ -115,6 +116,21 @@ class ModelCard(_Frozen):
                 raise ValueError(f"{field} has {len(getattr(self, field))} entries for {count} segments")
         if len(self.default_thresholds) != count - 1:
             raise ValueError(f"default_thresholds has {len(self.default_thresholds)} entries, expected {count - 1}")
+        if not self.threshold_curve:
+            raise ValueError("threshold_curve is empty: expected at least one point")
+        for thresholds in (self.default_thresholds, *(point.thresholds for point in self.threshold_curve)):
+            if len(thresholds) != count - 1 or not all(0.0 <= threshold <= 1.0 for threshold in thresholds):
+                raise ValueError(f"expected {count - 1} thresholds from 0 to 1, got {thresholds}")
+        if not all(0.0 < temperature < math.inf for temperature in self.temperatures):
+            raise ValueError(f"expected temperatures above 0, got {self.temperatures}")
+        ours = self.format_version, self.input_shape, len(self.class_names), count
+        wanted = self.architecture
+        built = FORMAT_VERSION, wanted.input_shape, wanted.num_classes, len(wanted.cuts)
+        if ours != built:
+            raise ValueError(
+                f"format_version, input_shape, number of classes and segments: expected {built}, as this program and "
+                f"the architecture have them, got {ours}"
+            )
         for name in self.weights_files:
             if Path(name).name != name:
                 raise ValueError(f"weights_files must be files beside the card, not {name!r}")

@@ -124,7 +124,7 @@ def threshold_curve(
         chosen = [*position[:exit_index], level, *position[exit_index + 1 :]]
         return outcome(confidence, correct, macs, [THRESHOLD_LEVELS[index] for index in chosen], costs)
 
-    path = [at(0, 0)]
+    path = [outcome(confidence, correct, macs, [THRESHOLD_LEVELS[0]] * len(position), costs)]
     while True:
         best: tuple[float, int, list[ExitOutcome]] | None = None
         for exit_index, level in enumerate(position):

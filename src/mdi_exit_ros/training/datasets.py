@@ -52,6 +52,10 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def has_same_images(self, other: LabelledImages) -> bool:
+        """Whether both are the same images, in the same order."""
+        return np.array_equal(self.images, other.images)
+
     def take(self, indices: NDArray[Any]) -> LabelledImages:
         """The images at `indices` (M,), in that order."""
         return LabelledImages(self.images[indices], self.labels[indices], self.class_names, self.data_hash)
@@ -71,7 +75,7 @@ def load_split(source: str, split: str, *, image_size: tuple[int, int] = (32, 32
         MissingSplitError: No images of that split.
     """
     if source.startswith(TORCHVISION_PREFIX):
-        return _load_torchvision(Path(source.removeprefix(TORCHVISION_PREFIX)).expanduser(), split)
+        return _load_torchvision(Path(source.removeprefix(TORCHVISION_PREFIX)).expanduser(), split, image_size)
     path = Path(source).expanduser()
     if path.is_dir():
         return _decode(path.name, list(_folder_files(path)), split, image_size)
@@ -95,7 +99,7 @@ def load_splits(
         test = load_split(source, "test", image_size=image_size)
     except MissingSplitError:
         test = None
-    if test is None or np.array_equal(test.images, training.images):
+    if test is None or test.has_same_images(training):
         return split_validation(training, len(training) // HELD_OUT, seed=seed)
     if training.class_names != test.class_names:
         raise DataError(
@@ -106,26 +110,41 @@ def load_splits(
 
 
 def split_validation(data: LabelledImages, size: int, *, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Training and validation parts of `data`, the latter of `size` images, equally many of each class.
+    """Training and validation parts of `data`, the latter of `size` images with the shares that the classes have.
+
+    Of each class at least one image is in either part. The same `data`, `seed` and size of the validation part give
+    the same parts.
 
     Raises:
         DataError: `data` has too few images of a class.
     """
     rng = np.random.default_rng(seed)
-    classes = len(data.class_names)
+    counts = np.bincount(data.labels, minlength=len(data.class_names))
+    size = max(size, len(counts))
+    if counts.min() < 2 or size > len(data) - len(counts):
+        scarce = int(counts.argmin())
+        raise DataError(
+            f"{len(data)} images, of class {data.class_names[scarce]!r} {counts[scarce]}, are too few to hold {size} "
+            "of them out and train on the others: expected three or more of each class, or a smaller --validation-size"
+        )
     chosen = []
-    for label in range(classes):
-        members = np.flatnonzero(data.labels == label)
-        wanted = size // classes + (label < size % classes)
-        if wanted >= len(members):
-            raise DataError(
-                f"class {data.class_names[label]!r} has {len(members)} images, too few to hold {wanted} of them "
-                "out for validation: use a smaller --validation-size"
-            )
-        chosen.append(rng.permutation(members)[:wanted])
+    for label, wanted in enumerate(_shares(counts, size)):
+        chosen.append(rng.permutation(np.flatnonzero(data.labels == label))[:wanted])
     held_out = np.sort(np.concatenate(chosen))
     kept = np.setdiff1d(np.arange(len(data)), held_out)
     return data.take(kept), data.take(held_out)
+
+
+def _shares(counts: NDArray[Any], size: int) -> list[int]:
+    """`size` spread over classes of `counts` images each in proportion, from 1 to one less than there are."""
+    if len(set(counts.tolist())) == 1:
+        return [size // len(counts) + (label < size % len(counts)) for label in range(len(counts))]
+    # One is everybody's; the rest goes by largest remainders among what may still be taken.
+    exact = (size - len(counts)) * (counts - 2) / max(1, int((counts - 2).sum()))
+    shares = np.floor(exact).astype(int)
+    for label in np.argsort(shares - exact, kind="stable")[: size - len(counts) - int(shares.sum())]:
+        shares[label] += 1
+    return [int(share) + 1 for share in shares]
 
 
 def _load_archive(path: Path, split: str, image_size: tuple[int, int]) -> LabelledImages:
@@ -133,27 +152,35 @@ def _load_archive(path: Path, split: str, image_size: tuple[int, int]) -> Labell
     directory = cache_directory("datasets")
     cached = directory / f"{content_hash[:16]}-{split}-{image_size[0]}x{image_size[1]}.npz"
     with FileLock(f"{cached}.lock"):
-        if cached.exists():
-            with np.load(cached, allow_pickle=False) as arrays:
+        try:
+            with cached.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return LabelledImages(
                     arrays["images"], arrays["labels"], tuple(arrays["class_names"].tolist()), content_hash
                 )
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+            pass  # not there yet, or damaged: made anew
         try:
             with zipfile.ZipFile(path) as archive:
-                files = [(name, archive.read(name)) for name in archive.namelist() if not name.endswith("/")]
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-            raise DataError(f"the archive {path} is damaged ({error}): copy it again") from error
+                names = [name for name in archive.namelist() if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+                files = [(name, archive.read(name)) for name in names]
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+            raise DataError(
+                f"the archive {path} is damaged, encrypted or packed in an unknown way ({error}): copy or pack it again"
+            ) from error
         data = _decode(path.name, files, split, image_size)
         data = LabelledImages(data.images, data.labels, data.class_names, content_hash)
         with tempfile.NamedTemporaryFile(dir=directory, suffix=".npz", delete=False) as file:
-            np.savez(file, images=data.images, labels=data.labels, class_names=np.array(data.class_names))
-        os.replace(file.name, cached)
+            try:
+                np.savez(file, images=data.images, labels=data.labels, class_names=np.array(data.class_names))
+                os.replace(file.name, cached)
+            finally:
+                Path(file.name).unlink(missing_ok=True)
     return data
 
 
 def _folder_files(root: Path) -> Iterator[tuple[str, bytes]]:
     for path in sorted(root.rglob("*")):
-        if path.is_file():
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
             yield path.relative_to(root).as_posix(), path.read_bytes()
 
 
@@ -172,7 +199,7 @@ def _decode(origin: str, files: list[tuple[str, bytes]], split: str, image_size:
     labels = np.empty(len(chosen), dtype=np.int64)
     digest = hashlib.sha256()
     for index, (name, content) in enumerate(chosen):
-        digest.update(f"{name}\0{len(content)}\0".encode())
+        digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
         digest.update(content)
         images[index] = _decode_image(f"{name} in {origin}", content, image_size)
         labels[index] = class_names.index(Path(name).parts[-2])
@@ -187,14 +214,16 @@ def _decode_image(name: str, content: bytes, image_size: tuple[int, int]) -> NDA
                     f"{name} has more than 8 bits per channel (mode {image.mode}), expected 8: convert it to 8-bit RGB"
                 )
             pixels = np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{name} is not a readable image ({error}): replace or remove it") from error
     return resize(pixels, *image_size)
 
 
-def _load_torchvision(root: Path, split: str) -> LabelledImages:
+def _load_torchvision(root: Path, split: str, image_size: tuple[int, int]) -> LabelledImages:
     from mdi_exit_ros.model.backbones import torchvision_module
 
+    if split not in ("train", "test"):
+        raise MissingSplitError(f"CIFAR-10 of torchvision has no images of {split}: expected train or test")
     try:
         dataset = torchvision_module("datasets").CIFAR10(root, train=split == "train", download=False)
     except RuntimeError as error:
@@ -202,7 +231,7 @@ def _load_torchvision(root: Path, split: str) -> LabelledImages:
     digest = hashlib.sha256(dataset.data.tobytes())
     digest.update(np.asarray(dataset.targets, dtype=np.int64).tobytes())
     return LabelledImages(
-        np.ascontiguousarray(dataset.data),
+        np.stack([resize(image, *image_size) for image in dataset.data]),
         np.asarray(dataset.targets, dtype=np.int64),
         tuple(dataset.classes),
         digest.hexdigest(),

@@ -166,7 +166,7 @@ def compare_encodings(
             EncodingReport(
                 encoding=encoding,
                 cut=cut,
-                nbytes=max(sizes),
+                nbytes=max(sizes, default=0),
                 accuracy=point.accuracy,
                 accuracy_interval=wilson_interval(round(point.accuracy * len(labels)), len(labels)),
                 accuracy_last=float((class_ids[-1] == labels).mean()),

@@ -9,9 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, ModelError
 from mdi_exit_ros.model.architecture import Architecture
 from mdi_exit_ros.model.card import (
     CARD_NAME,
@@ -60,6 +61,11 @@ def write_model(
         load_weights(network, [out_directory / name for name in names])  # what the figures are of
     segment_macs, exit_macs = segment_costs(network, architecture.input_shape)
     logits = exit_logits(network, validation.images)
+    if not np.isfinite(logits).all():
+        raise ModelError(
+            "the network's answers are no numbers: it is not written; lower --learning-rate, or see "
+            "whether its weights are too large for --half-weights"
+        )
     fitted = calibrate(logits, validation.labels, calibration.exit_costs(segment_macs, exit_macs))
     accuracy_test = exit_accuracy(exit_logits(network, test.images), test.labels)
     card = ModelCard(
@@ -135,5 +141,5 @@ def _chosen(fitted: Calibration, cost_basis: str) -> dict[str, Any]:
 
 def _write_card(card: ModelCard, directory: Path) -> None:
     partial = directory / f"{CARD_NAME}.partial"
-    partial.write_text(card.model_dump_json(indent=1) + "\n")
+    partial.write_text(card.model_dump_json(indent=1) + "\n", encoding="utf-8")
     os.replace(partial, directory / CARD_NAME)

@@ -195,6 +195,11 @@ class Trainer:
             with torch.autocast(self._device, dtype=torch.bfloat16, enabled=options.precision == "bf16"):
                 answers = self.network(frames)
             loss = joint_loss(answers, self._labels[chosen].to(self._device), options)
+            if not torch.isfinite(loss):
+                raise ConfigurationError(
+                    f"the loss is no number any more in epoch {self.epoch + 1}, step {step + 1}: lower --learning-rate "
+                    "and --resume: what was trained up to the epoch before is in the checkpoint"
+                )
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM_MAX)

@@ -82,6 +82,7 @@ def train_model(
         raise ConfigurationError(
             "this torch finds no CUDA device: leave --device out, or install a CUDA build of torch"
         )
+    torch.backends.cudnn.allow_tf32 = False  # fp32 is meant; convolutions would be rounded to TF32 unasked
     _keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
@@ -96,6 +97,11 @@ def train_model(
     if run.start is not None:
         every = -(-len(training) // SETTLING_IMAGES)
         say(run.start.fill(network, torch.from_numpy(training.images[::every])))
+        if run.start.trained_on not in (None, (images.data_hash, options.seed)):
+            say(
+                f"{run.start.name} was trained on other images, or on another split of them: where it has seen those "
+                "that are held out here, validation and test are too good"
+            )
     trainer = Trainer(network, training, options, device=device)
     origin: dict[str, Any] = {
         "architecture": asdict(architecture),

@@ -26,11 +26,13 @@ class StartingPoint:
         name: Where they came from; goes onto the card.
         tensors: The weights.
         folded: Their batch normalizations were folded into the convolutions.
+        trained_on: Hash of the images and seed of the split that they were trained on, where known.
     """
 
     name: str
     tensors: dict[str, torch.Tensor]
     folded: bool = False
+    trained_on: tuple[str, int] | None = None
 
     def fill(self, network: SegmentedNetwork, frames: torch.Tensor) -> str:
         """Copies every tensor that fits in name and shape into `network`; answers with a line about it.
@@ -74,7 +76,11 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
         return StartingPoint(name, backbone_tensors(template, path), folded=True)
     if source != TORCHVISION:
         card = load_card(source)
-        return StartingPoint(f"{card.name} {card.weights_sha256[:16]}", load_network(card).state_dict())
+        return StartingPoint(
+            f"{card.name} {card.weights_sha256[:16]}",
+            load_network(card).state_dict(),
+            trained_on=(card.training.data_hash, card.training.seed),
+        )
     layers = iter(pretrained_layers(backbone))
     tensors = {}
     for number in range(len(template)):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -19,11 +20,13 @@ from mdi_exit_ros.cache import cache_directory
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.interface import LoadOptions
-from mdi_exit_ros.model.card import ModelCard
+from mdi_exit_ros.model.card import ModelCard, weights_digest
 from mdi_exit_ros.resources import sample_archive
 
-FORMAT = 2  # part of the folder's name: raise it when the exported graphs change
+FORMAT = 3  # part of the folder's name: raise it when the exported graphs change
 OPSET = 17
+MANIFEST = "sha256.json"  # of every file of an export
+_WHOLE: set[Path] = set()
 CHECK_FRAMES = 32
 CONFIDENCE_TOLERANCE = 0.005
 
@@ -40,17 +43,33 @@ def ensure_exported(card: ModelCard) -> Path:
     """
     parent = cache_directory("onnx")
     directory = parent / f"{card.model_id}-v{FORMAT}"
-    if directory.is_dir():
+    if _is_whole(directory):
         return directory
     with FileLock(f"{directory}.lock"):
-        if not directory.is_dir():
+        if not _is_whole(directory):
             partial = Path(tempfile.mkdtemp(prefix=f"{card.model_id}-", dir=parent))
             try:
                 _export(card, partial)
+                sums = {path.name: weights_digest([path]) for path in sorted(partial.iterdir())}
+                (partial / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
+                shutil.rmtree(directory, ignore_errors=True)  # one that a crash or a full disk has damaged
                 os.replace(partial, directory)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
     return directory
+
+
+def _is_whole(directory: Path) -> bool:
+    """Whether the folder holds what was exported; looked at once per process."""
+    if directory not in _WHOLE:
+        try:
+            sums = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+            if any(weights_digest([directory / name]) != digest for name, digest in sums.items()):
+                return False
+        except (OSError, ValueError):
+            return False
+        _WHOLE.add(directory)
+    return True
 
 
 def segment_path(card: ModelCard, segment: int) -> Path:
@@ -77,24 +96,31 @@ def _check(card: ModelCard, directory: Path) -> None:
         import onnxruntime
     except ModuleNotFoundError:
         return
+    import torch
+
     from mdi_exit_ros.model.backends import torch_backend
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     batch: NDArray[Any] = check_frames(card, CHECK_FRAMES)
+    threads = torch.get_num_threads()
     reference = torch_backend.load_eager(card, tuple(range(1, card.num_segments + 1)), LoadOptions())
     for number in range(1, card.num_segments + 1):
         session = onnxruntime.InferenceSession(str(directory / f"segment_{number}.onnx"), options)
         expected = reference.run(number, batch)
-        confidence = session.run(["confidence"], {"batch": batch})[0]
+        _, confidence, *features = session.run(None, {"batch": batch})
         difference = float(np.abs(confidence - expected.confidence).max())
-        if difference > CONFIDENCE_TOLERANCE:
+        if expected.features is not None:
+            largest = max(1.0, float(np.abs(expected.features).max()))
+            difference = max(difference, float(np.abs(features[0] - expected.features).max()) / largest)
+        if not difference <= CONFIDENCE_TOLERANCE:  # nor where it is no number
             raise ModelError(
-                f"segment {number} of {card.name!r} answers differently once exported: confidences differ by "
-                f"{difference:.3g}, expected at most {CONFIDENCE_TOLERANCE}; use the backend torch, and report this"
+                f"segment {number} of {card.name!r} answers differently once exported: confidences or features differ "
+                f"by {difference:.3g}, expected at most {CONFIDENCE_TOLERANCE}; use the backend torch, and report this"
             )
         if expected.features is not None:
             batch = expected.features
+    torch.set_num_threads(threads)  # which loading the reference has set
 
 
 def _export(card: ModelCard, directory: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from mdi_exit_ros.errors import BackendError
 from mdi_exit_ros.model.backends.export import segment_path
 from mdi_exit_ros.model.backends.interface import LoadOptions, SegmentOutput, check_batch, check_options
 from mdi_exit_ros.model.card import ModelCard
@@ -41,7 +42,9 @@ def load(card: ModelCard, segments: tuple[int, ...], chosen: LoadOptions) -> Onn
     devices = [device for device, provider in PROVIDERS.items() if provider in present]
     check_options("onnxruntime", chosen, precisions=("fp32",), devices=devices)
     # What a device lacks runs on the CPU.
-    providers = list(dict.fromkeys((PROVIDERS[chosen.device], PROVIDERS["cpu"])))
+    wanted = PROVIDERS[chosen.device]
+    on_gpu = (PROVIDERS["cuda"],) if PROVIDERS["cuda"] in present and chosen.device != "cpu" else ()
+    providers = list(dict.fromkeys((wanted, *on_gpu, PROVIDERS["cpu"])))
     if chosen.device != "cpu":
         os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")  # fp32 is meant; libraries would round to TF32 unasked
     options = onnxruntime.SessionOptions()
@@ -51,10 +54,14 @@ def load(card: ModelCard, segments: tuple[int, ...], chosen: LoadOptions) -> Onn
     # spinning threads would take the cores from the other workers of this computer
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return OnnxRuntimeRunner(
-        card,
-        {
-            number: onnxruntime.InferenceSession(str(segment_path(card, number)), options, providers=providers)
-            for number in segments
-        },
-    )
+    sessions = {
+        number: onnxruntime.InferenceSession(str(segment_path(card, number)), options, providers=providers)
+        for number in segments
+    }
+    for session in sessions.values():
+        if wanted not in session.get_providers():  # it would compute on the CPU, and be measured as if it did not
+            raise BackendError(
+                f"onnxruntime has {wanted} and cannot use it here: expected a driver, CUDA and cuDNN that it was built "
+                "for; see what onnxruntime warns of, or choose device: cpu"
+            )
+    return OnnxRuntimeRunner(card, sessions)
