@@ -13,6 +13,9 @@ from mdi_exit_ros.errors import ConfigurationError
 COMPUTERS_MAX = 12  # in any order there are 2^n sets of them to look at
 
 
+EQUAL = 1.0 + 1e-9  # costs that differ by less are the same
+
+
 @dataclass(frozen=True)
 class Computer:
     """A computer of the pipeline.
@@ -178,7 +181,7 @@ def _search(
                         continue
                     total = cost + compute_s + transfer_s if by_latency else max(cost, slowest_s)
                     state = (used if in_order else used | 1 << following, following, end)
-                    if state not in best or (total, size + 1) < best[state][:2]:
+                    if state not in best or _is_less((total, size + 1), best[state][:2]):
                         best[state] = (total, size + 1, [*spans, (last, following, done, end)])
     whole = (1 << count) - 1
     ends = [
@@ -186,8 +189,14 @@ def _search(
         for (used, last, done), found in best.items()
         if done == table.segments and (not all_used or used == whole or (in_order and last == count - 1))
     ]
-    cost, _, spans = min(ends, key=lambda found: found[:2])
+    cheapest = min(cost for cost, _, _ in ends)
+    cost, _, spans = min((found for found in ends if found[0] <= cheapest * EQUAL), key=lambda found: found[1])
     return cost, spans
+
+
+def _is_less(one: tuple[float, int], other: tuple[float, int]) -> bool:
+    """Whether a cost is less, or the same but for rounding with fewer computers."""
+    return one[0] * EQUAL < other[0] or (one[0] <= other[0] * EQUAL and one[1] < other[1])
 
 
 def _next(used: int, last: int, count: int, *, in_order: bool, all_used: bool) -> Iterator[int]:

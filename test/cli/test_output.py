@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import click
@@ -24,6 +25,15 @@ def test_the_folder_is_made_and_the_document_written(tmp_path: Path) -> None:
     path = tmp_path / "new" / "out.json"
     assert CliRunner().invoke(verb, ["--json", str(path)]).exit_code == 0
     assert json.loads(path.read_text()) == {"done": True}
+
+
+def test_numbers_that_json_does_not_have_are_null(tmp_path: Path) -> None:
+    path = tmp_path / "out.json"
+    write_json({"a": [math.inf, 1.5, (math.nan, -math.inf)], "b": {"c": math.nan}}, path)
+    assert json.loads(path.read_text(), parse_constant=pytest.fail) == {
+        "a": [None, 1.5, [None, None]],
+        "b": {"c": None},
+    }
 
 
 @pytest.mark.parametrize("target", ["/proc/nowhere/out.json", "."])

@@ -179,7 +179,10 @@ def test_a_device_that_onnxruntime_cannot_use_is_named(card: ModelCard, monkeypa
     onnxruntime = pytest.importorskip("onnxruntime")
     listed = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: listed)  # as a wheel without its driver says
-    with pytest.warns(UserWarning), pytest.raises(BackendError, match="has CUDAExecutionProvider and cannot use it"):
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(BackendError, match="has CUDAExecutionProvider and cannot use it"),
+    ):
         load_segments(card, [1], backend="onnxruntime", device="cuda")
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import random
@@ -414,6 +415,19 @@ def test_lost_worker_is_replaced_at_once() -> None:
     allocator.step(reports(START, {"w2": 0.04}), ADAPTIVE, 10.0)
     allocator.step(reports({"w1": (1, 2), "w2": (3, 4)}, {"w2": 0.04}), ADAPTIVE, 10.1)
     assert (allocator.target, allocator.final) == ((("w1", (1, 2, 3, 4)), ("w2", (5,))), False)
+
+
+@pytest.mark.parametrize("why", ["switched off", "home lost"])
+def test_change_that_is_no_longer_wanted_is_taken_back(why: str) -> None:
+    allocator = Allocator(SETUP)
+    allocator.step(reports(START, {"w2": 0.04}), ADAPTIVE, 10.0)
+    assert not allocator.final
+    heard = reports(START, {"w2": 0.04})
+    if why == "home lost":
+        del heard["w1"]
+    adaptive = dataclasses.replace(ADAPTIVE, adaptive_allocation=why != "switched off")
+    allocator.step(heard, adaptive, 10.1)
+    assert (allocator.target, allocator.final) == ((), True)
 
 
 def test_change_that_nobody_carries_out_is_given_up() -> None:

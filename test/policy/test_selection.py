@@ -67,6 +67,22 @@ def test_restarted_controller_takes_the_place_of_its_old_life() -> None:
     assert selector.current == reborn
 
 
+def test_two_controllers_of_one_name_do_not_take_turns() -> None:
+    selector = PolicySelector()
+    twins = policy(PeerId("c", 9), priority=10), policy(PeerId("c", 1), priority=-10)
+    for step in range(10):
+        for twin in twins:
+            several = selector.hear(twin, 0.1 * step)
+        if step:
+            assert several and selector.current == twins[0]
+    same = policy(PeerId("d", 3)), policy(PeerId("d", 4))
+    for step in range(10):
+        for twin in same:
+            several = selector.hear(twin, 10.0 + 0.1 * step)
+        if step:
+            assert several and selector.current == same[0]
+
+
 def test_controllers_that_come_and_go_leave_nothing_behind() -> None:
     selector = PolicySelector()
     for index in range(1000):

@@ -133,6 +133,17 @@ def test_changes_see_the_run_s_own_keys() -> None:
     assert (scenario.computer.cores, scenario.computer.all_busy) == (2.0, 0.5)
 
 
+def test_frames_of_several_sources_are_those_of_each() -> None:
+    parts = {"camera1": {"offered": 1000}, "camera2": {"offered": 1000}}
+    assert repeat({**RUN, "sources": parts}, Path("run.json")).frames == 1000
+
+
+def test_thresholds_are_in_the_order_of_their_exits() -> None:
+    given = {f"exit_threshold.{number}": number / 100 for number in (10, 2, 1, 11, *range(3, 10))}
+    run = {**RUN, "options": {**RUN["options"], "controller": given}}
+    assert repeat(run, Path("run.json")).thresholds == [number / 100 for number in range(1, 12)]
+
+
 def test_simulated_summary_is_refused() -> None:
     with pytest.raises(DataError, match=r"run\.json is of a simulation: expected the summary of mdi-exit run --json"):
         repeat(RUN | {"simulated": True}, PATH)

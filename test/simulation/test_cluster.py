@@ -320,6 +320,21 @@ def test_steps_change_the_rate(simulate: Any) -> None:
     assert closed[-1] - closed[50] == pytest.approx(1.0, abs=0.05)
 
 
+def test_steps_within_a_gap_between_frames_count(simulate: Any) -> None:
+    lines: list[str] = []
+    steps = [[0.0, 0.1], [2.0, 100.0], [4.0, 0.1]]
+    summary = simulate(frames=None, duration_s=8.0, arrivals={"kind": "steps", "steps": steps}, lines=lines)
+    assert summary["offered"] == pytest.approx(200, abs=2)
+    closed = [float(line.split()[0]) for line in lines if "CloseFrame" in line]
+    assert closed[1] > 2.0 and closed[-2] < 4.5
+
+
+def test_statuses_of_neighbours_on_the_same_computer_do_not_cross_the_network(simulate: Any) -> None:
+    keys = {"topology": "one_node", "frames": 300, "arrivals": {"kind": "max"}}
+    near, far = (simulate(**keys, network={"latency_ms": latency_ms}) for latency_ms in (0.0, 500.0))
+    assert far["throughput_fps"] == pytest.approx(near["throughput_fps"], rel=0.02)
+
+
 def test_each_source_has_its_own_arrivals_and_part_of_the_summary(simulate: Any) -> None:
     topology = {"workers": 4, "neighbours": 2, "sources": 2}
     rates = {"camera1": {"kind": "periodic", "rate_hz": 50}, "camera2": {"kind": "periodic", "rate_hz": 100}}

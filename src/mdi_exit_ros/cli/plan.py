@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, wide_console, write_json
+from mdi_exit_ros.cli.output import FiniteRange, json_option, wide_console, write_json
 
 if TYPE_CHECKING:
     from mdi_exit_ros.partition import Cut
@@ -66,18 +66,18 @@ def _computers(context: click.Context, parameter: click.Parameter, texts: tuple[
     "rate in Mbit/s (no limit) and, with --rate, its cost (1), such as nano2:0.25x4:40; repeatable. Frames come in at "
     "the first one.",
 )
-@click.option("--rate", "rate_hz", type=click.FloatRange(0.0, min_open=True), help="Frames/s to find a cheap set for.")
-@click.option("--target-accuracy", type=click.FloatRange(0.0, 1.0), help="Exit at the thresholds for it.")
+@click.option("--rate", "rate_hz", type=FiniteRange(0.0, min_open=True), help="Frames/s to find a cheap set for.")
+@click.option("--target-accuracy", type=FiniteRange(0.0, 1.0), help="Exit at the thresholds for it.")
 @click.option(
     "--latency-ms",
-    type=click.FloatRange(0.0, min_open=True),
+    type=FiniteRange(0.0, min_open=True),
     help="Largest mean latency, roughly estimated, with --rate.",
 )
 @click.option(
     "--margin",
     default=0.8,
     show_default=True,
-    type=click.FloatRange(0.0, 1.0, min_open=True),
+    type=FiniteRange(0.0, 1.0, min_open=True),
     help="Share of every core and link that may be used, with --rate.",
 )
 @click.option("--cut-only", is_flag=True, help="Every computer holds one span of the segments only, with --rate.")
@@ -179,7 +179,9 @@ def _plan_cut(
     from mdi_exit_ros.partition import Computer, Work, best_cut
     from mdi_exit_ros.profile import load_profile_of
 
-    computers = [Computer(each.name, each.speed * (each.cores or 1.0), each.link_bps) for each in given]
+    computers = [
+        Computer(each.name, each.speed * (1.0 if each.cores is None else each.cores), each.link_bps) for each in given
+    ]
     card = load_card(model_name)
     measured = load_profile_of(card.name, card.model_id, path)
     times = measured.fastest(precision, batch=batch) if backend == "auto" else measured.of(backend, precision)

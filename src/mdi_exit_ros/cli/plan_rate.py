@@ -81,7 +81,10 @@ def plan_rate(given: list[Given], wish: Wish, *, check: bool, json_path: Path | 
         reach,
         wish.batch,
     )
-    candidates = [Candidate(each.name, each.speed, each.cores or 1.0, each.link_bps, _cost(each)) for each in given]
+    candidates = [
+        Candidate(each.name, each.speed, 1.0 if each.cores is None else each.cores, each.link_bps, _cost(each))
+        for each in given
+    ]
     answer = cheapest(candidates, demand, wish.rate_hz, margin=wish.margin, latency_s=wish.latency_s, spans=wish.spans)
     document |= {"accuracy": accuracy, "thresholds": thresholds, "reach": reach}
     chosen = answer.chosen
@@ -103,7 +106,9 @@ def plan_rate(given: list[Given], wish: Wish, *, check: bool, json_path: Path | 
         sets = [chosen] if answer.fewer is None else [chosen, answer.fewer]
         queue_capacity = chosen.queue_capacity(wish.rate_hz)
         checked = [
-            check_by_simulation(each, candidates, wish.rate_hz, wish.encoding, queue_capacity, scenario)
+            check_by_simulation(
+                *(each, candidates, wish.rate_hz, wish.encoding, queue_capacity, scenario), latency_s=wish.latency_s
+            )
             for each in sets
         ]
         _show_check(checked, wish)
@@ -237,7 +242,7 @@ def _show(chosen: Arrangement, fewer: Arrangement | None, wish: Wish, origin: st
         if isinstance(value, dict):
             click.echo(f"  {key}:")
             for name, content in value.items():
-                click.echo(f"    {name}: {_flow(content) if content else ''}".rstrip())
+                click.echo(f"    {_flow(name)}: {_flow(content) if content else ''}".rstrip())
         else:
             click.echo(f"  {key}: {_flow(value)}")
 

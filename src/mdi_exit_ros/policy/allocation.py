@@ -121,12 +121,16 @@ class Allocator:
         self._unheard -= reports.keys()
         if self._unheard and now < self._began_at + START_PATIENCE_S:
             return
-        if not settings.adaptive_allocation or setup.home not in reports:
-            return
         lost = any(segments and name not in reports for name, segments in self.target)
+        if not settings.adaptive_allocation or setup.home not in reports:
+            if not self.final:  # a change that is begun is not left hanging
+                self.target, self.final = () if lost else self._before, True
+            return
         if not self.final and not lost:
             if all(set(segments) <= set(reports[name].segments) for name, segments in self.target if segments):
-                self.final, self._changed_at = True, now
+                self.final = True
+                # What it brings is measured for half a period at least, however long loading took.
+                self._changed_at = max(self._changed_at, now - 0.5 * settings.allocation_period_s)
             elif now > self._changed_at + PREPARE_TIMEOUT_S:
                 self.target, self.final = self._before, True
             return

@@ -62,7 +62,9 @@ def repeat(
         rate_hz = source.pop("rate_hz", None)
         nodes = {name: _known(given) for name, given in options.get("nodes", {}).items()}
         controller = {**options["controller"], **nodes.pop("controller", {})}
-        thresholds = [controller.pop(key) for key in sorted(controller) if key.startswith("exit_threshold.")]
+        thresholds = [
+            controller.pop(key) for key in sorted(controller, key=_natural) if key.startswith("exit_threshold.")
+        ]
         content = {
             "description": f"repeats {path.name}",
             "topology": options["topology"],
@@ -70,7 +72,7 @@ def repeat(
             "model": run["model"],
             "exits": options["exits"],
             "thresholds": thresholds or None,
-            "frames": run["offered"],
+            "frames": max((part["offered"] for part in run.get("sources", {}).values()), default=run["offered"]),
             "arrivals": {"kind": "periodic", "rate_hz": rate_hz} if rate_hz else {"kind": "max"},
             "profile": "measured",
             "backend": run["backend"],
@@ -86,6 +88,12 @@ def repeat(
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
     return make_scenario(change(content), origin=f"the repeated run of {path}")
+
+
+def _natural(key: str) -> tuple[str, int]:
+    """Sorts exit_threshold.2 before exit_threshold.10."""
+    name, _, number = key.rpartition(".")
+    return name, int(number) if number.isdigit() else 0
 
 
 def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,11 +76,14 @@ def _stepped(steps: list[tuple[float, float]]) -> Iterator[float]:
     now, following = 0.0, 0
     rate_hz = steps[0][1]
     while True:
-        while following < len(steps) and steps[following][0] <= now:
+        begun, left = now, 1.0  # of a frame, which may come at several rates
+        while following < len(steps) and (steps[following][0] - now) * rate_hz < left:
+            left -= max(0.0, steps[following][0] - now) * rate_hz
+            now = max(now, steps[following][0])
             rate_hz = steps[following][1]
             following += 1
-        yield 1.0 / rate_hz
-        now += 1.0 / rate_hz
+        now += left / rate_hz
+        yield now - begun
 
 
 def read_arrivals(path: Path) -> list[float]:

@@ -155,13 +155,18 @@ class Delivery:
             self.network.messages["control"] += count
             self.network.nbytes["control"] += count * nbytes
 
-            def arrive() -> None:
-                for name in workers:
-                    to_worker(name)
-                for name in sources:
-                    to_source(name)
+            place, far_s = self._places[sender], self.network.link("a", "b").latency_s
+            near_s = self.network.link(place, place).latency_s
 
-            self._clock.after(self.network.link("a", "b").latency_s, arrive)
+            def arrive(near: bool) -> None:
+                for names, deliver in ((workers, to_worker), (sources, to_source)):
+                    for name in names:
+                        if near is (near_s == far_s or self._places[name] == place):
+                            deliver(name)
+
+            self._clock.after(near_s, lambda: arrive(True))
+            if near_s != far_s:
+                self._clock.after(far_s, lambda: arrive(False))
             return
         for names, deliver in ((workers, to_worker), (sources, to_source)):
             for name in names:

@@ -153,7 +153,7 @@ def _load_archive(path: Path, split: str, image_size: tuple[int, int]) -> Labell
     cached = directory / f"{content_hash[:16]}-{split}-{image_size[0]}x{image_size[1]}.npz"
     with FileLock(f"{cached}.lock"):
         try:
-            with cached.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            with cached.open("rb") as kept, np.load(kept, allow_pickle=False) as arrays:
                 return LabelledImages(
                     arrays["images"], arrays["labels"], tuple(arrays["class_names"].tolist()), content_hash
                 )
