@@ -66,7 +66,7 @@ def test_example_is_installed_trained_profiled_and_calibrated(
     evaluation = ["--data", str(tiny_archive), "--json", str(tmp_path / "e.json")]
     mdi_exit("evaluate", "--model", str(model), *evaluation, packages=packages)
     card = json.loads((model / "model.json").read_text())
-    assert card["name"] == "plain_cnn"
+    assert card["name"] == "mine"
     assert card["architecture"]["backbone"] == "plain_cnn"
     assert card["feature_shapes"] == [[4, 16, 16], [64, 8, 8], [128, 4, 4]]
     assert card["cost_basis"].startswith("time: onnxruntime fp32")
