@@ -187,10 +187,11 @@ def test_a_node_that_cannot_start_ends_the_run_with_its_own_words(tmp_path: Path
     assert left_behind(tmp_path) == []
 
 
-@pytest.mark.parametrize("composed", [(), ("--use-composition",)], ids=["processes", "composed"])
-def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path, composed: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("ends", ["Ctrl-C", "Ctrl-C composed", "terminal", "service"])
+def test_a_run_that_is_ended_is_quiet_and_every_frame_gets_its_end(tmp_path: Path, ends: str) -> None:
     path = tmp_path / "summary.json"
     options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
+    composed = ["--use-composition"] if "composed" in ends else []
     process = start(*options, *composed, "--json", str(path))
     assert process.stdout is not None
     before = []
@@ -198,31 +199,12 @@ def test_ctrl_c_is_quiet_and_every_frame_gets_its_end(tmp_path: Path, composed: 
         before.append(line)
         if re.match(r"[1-9]\d*/1200 frames", line):
             break
-    process.send_signal(signal.SIGINT)
-    output = "".join(before) + finish(process, 30)
-    assert process.returncode == 0, output
-    assert "Traceback" not in output
-    summary = json.loads(path.read_text())
-    assert 0 < summary["ok"] < 1200
-    assert summary["unaccounted"] == 0
-    assert left_behind(tmp_path) == []
-
-
-@pytest.mark.parametrize("ends", ["terminal", "service"])
-def test_a_run_that_is_ended_from_outside_accounts_for_every_frame(tmp_path: Path, ends: str) -> None:
-    path = tmp_path / "summary.json"
-    options = ["--topology", "one_node", "--strategy", "local", "--rate", "50", "--log-dir", str(tmp_path)]
-    process = start(*options, "--json", str(path))
-    assert process.stdout is not None
-    for line in process.stdout:
-        if re.match(r"[1-9]\d*/1200 frames", line):
-            break
-    if ends == "terminal":
-        process.send_signal(signal.SIGHUP)
-    else:  # as systemd does: everybody at once
+    if ends == "service":  # as systemd does: everybody at once
         for each in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             each.terminate()
-    output = finish(process, 40)
+    else:
+        process.send_signal(signal.SIGHUP if ends == "terminal" else signal.SIGINT)
+    output = "".join(before) + finish(process, 40)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     summary = json.loads(path.read_text())

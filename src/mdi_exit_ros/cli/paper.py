@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdi_exit_ros.cli.output import write_json
+from mdi_exit_ros.cli.output import writable_folder, write_json
 from mdi_exit_ros.errors import ConfigurationError, ModelError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ _NO_AUTOENCODER = (
 
 
 @click.command(short_help="Make all figures of the experiments, simulated.")
-@click.option("--out", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="For the files.")
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path), required=True, callback=writable_folder, help="For the files."
+)
 @click.option("--quick", is_flag=True, help="Few points and short runs: a look in two minutes.")
 @click.option("--only", multiple=True, metavar="NAME", help="Only this experiment: rate, threshold, scale; repeatable.")
 @click.option("--model", "names", multiple=True, help="Only this network; repeatable.  [default: those that are there]")
@@ -69,7 +71,6 @@ def paper(
     chosen = [name for name in EXPERIMENTS if name in only or not only]
     models = _available(names)
     real = [real_run(path) for path in real_paths]
-    _make_folder(folder)
     figures = _figures(chosen, models, QUICK if quick else FULL, seed)
     points = [point for each in figures.values() for point in each]
     columns = (TextColumn("simulating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -194,15 +195,6 @@ def _effort(point: Point) -> float:
 
 
 # ---- files -------------------------------------------------------------------------------------------------------
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.BadParameter(f"--out: {folder} cannot be made: {error.strerror}") from error
-    if not os.access(folder, os.W_OK):
-        raise click.BadParameter(f"--out: expected a folder that can be written, got {folder}")
 
 
 def _write(
