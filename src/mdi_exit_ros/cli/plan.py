@@ -22,11 +22,11 @@ EXPECTED = "expected NAME[:SPEED[xCORES][:MBIT_PER_S[:COST]]] like nano2:0.5:40"
 
 
 class Given(NamedTuple):
-    """What the option --computer says; `cores` and `cost` are None where it does not say them."""
+    """What the option --computer says; `cost` is None where it does not say it."""
 
     name: str
     speed: float
-    cores: float | None
+    cores: float
     link_bps: float
     cost: float | None
 
@@ -43,7 +43,7 @@ def _computers(context: click.Context, parameter: click.Parameter, texts: tuple[
                 Given(
                     name,
                     float(speed or 1.0),
-                    float(cores) if cores else None,
+                    float(cores) if cores else 1.0,
                     float(mbit) * MBIT if mbit else math.inf,
                     float(cost) if cost else None,
                 )
@@ -179,9 +179,7 @@ def _plan_cut(
     from mdi_exit_ros.partition import Computer, Work, best_cut
     from mdi_exit_ros.profile import load_profile_of
 
-    computers = [
-        Computer(each.name, each.speed * (1.0 if each.cores is None else each.cores), each.link_bps) for each in given
-    ]
+    computers = [Computer(each.name, each.speed * each.cores, each.link_bps) for each in given]
     card = load_card(model_name)
     measured = load_profile_of(card.name, card.model_id, path)
     times = measured.fastest(precision, batch=batch) if backend == "auto" else measured.of(backend, precision)

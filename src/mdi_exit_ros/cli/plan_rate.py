@@ -81,10 +81,7 @@ def plan_rate(given: list[Given], wish: Wish, *, check: bool, json_path: Path | 
         reach,
         wish.batch,
     )
-    candidates = [
-        Candidate(each.name, each.speed, 1.0 if each.cores is None else each.cores, each.link_bps, _cost(each))
-        for each in given
-    ]
+    candidates = [Candidate(each.name, each.speed, each.cores, each.link_bps, _cost(each)) for each in given]
     answer = cheapest(candidates, demand, wish.rate_hz, margin=wish.margin, latency_s=wish.latency_s, spans=wish.spans)
     document |= {"accuracy": accuracy, "thresholds": thresholds, "reach": reach}
     chosen = answer.chosen

@@ -10,13 +10,13 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from mdi_exit_ros.partition import EQUAL
 from mdi_exit_ros.policy.admission import AdaptationSettings
 from mdi_exit_ros.policy.bottleneck import AllocationSetup, Measured, Rates, slowest_s
 from mdi_exit_ros.policy.events import Allocation, WorkerReport
 
 START_PATIENCE_S = 15.0  # for all workers to be heard once, before those that were not count as lost
 PREPARE_TIMEOUT_S = 30.0  # for workers to load what they shall hold, before the change is given up
-EQUAL = 1.0 + 1e-9
 
 
 def best_allocation(setup: AllocationSetup, rates: Rates, limit_s: float = math.inf) -> Allocation:

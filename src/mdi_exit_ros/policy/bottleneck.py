@@ -133,13 +133,12 @@ class Measured:
         served = sum(report.counters.served for report in reports.values())
         time_s = now - self._heard_at if served != self._served and self._heard_at > -math.inf else 0.0
         self._heard_at, self._served = now, served
-        unused: list[_Remembered] = [*self._workers.values(), *self._links.values()]
+        used: set[str | tuple[str, str]] = set()
         for name, report in reports.items():
             speed = speed_of(report, self._setup.segment_costs)
             if speed > 0.0:
-                worker = self._workers.setdefault(name, _Remembered(1.0 / speed))
-                worker.use(1.0 / speed, time_s)
-                unused = [each for each in unused if each is not worker]
+                self._workers.setdefault(name, _Remembered(1.0 / speed)).use(1.0 / speed, time_s)
+                used.add(name)
             for stream in report.streams:
                 link = name, stream.peer.name
                 if stream.moving_s < 0.0 or link[1] not in self._setup.successors.get(name, ()):
@@ -148,9 +147,10 @@ class Measured:
                 if known is None or known.sent != stream.sent:
                     known = self._links.setdefault(link, _Remembered(stream.moving_s))
                     known.use(stream.moving_s, time_s, stream.sent)
-                    unused = [each for each in unused if each is not known]
-        for each in unused:
-            each.rest(time_s)
+                    used.add(link)
+        for key, each in (*self._workers.items(), *self._links.items()):
+            if key not in used:
+                each.rest(time_s)
 
     def carry_over(self, setup: AllocationSetup) -> None:
         """Goes on with another model: computers are as fast as before, and links for the inputs of its last segment."""

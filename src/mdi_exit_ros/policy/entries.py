@@ -51,10 +51,11 @@ class Entries:
             return None
         found = None
         for name, receiver in self._receivers.items():
-            if receiver.ready(now) and (found is None or not receiver.refuses(now)):
+            if receiver.ready(now) and not receiver.refuses(now):
                 found = name
-                if not receiver.refuses(now):
-                    break
+                break
+            if receiver.ready(now) and found is None:
+                found = name
         if found is None:
             return None
         self.home = found

@@ -63,7 +63,9 @@ def repeat(
         nodes = {name: _known(given) for name, given in options.get("nodes", {}).items()}
         controller = {**options["controller"], **nodes.pop("controller", {})}
         thresholds = [
-            controller.pop(key) for key in sorted(controller, key=_natural) if key.startswith("exit_threshold.")
+            controller.pop(key)
+            for key in sorted(controller, key=lambda key: (len(key), key))
+            if key.startswith("exit_threshold.")
         ]
         content = {
             "description": f"repeats {path.name}",
@@ -88,12 +90,6 @@ def repeat(
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
     return make_scenario(change(content), origin=f"the repeated run of {path}")
-
-
-def _natural(key: str) -> tuple[str, int]:
-    """Sorts exit_threshold.2 before exit_threshold.10."""
-    name, _, number = key.rpartition(".")
-    return name, int(number) if number.isdigit() else 0
 
 
 def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
