@@ -23,7 +23,6 @@ from mdi_exit_ros.lifetime import ENDS_WITH_PARENT, ending_with_parent
 POLL_S = 0.05
 START_TIMEOUT_S = 15.0
 STOP_TIMEOUT_S = 6.0  # for a node to close its frames before it is killed
-RESPAWN_SETTLE_S = 2  # a life shorter than this waits before the next one
 EXIT_USER_ERROR = 2  # of a node: starting it again would not help
 _GROUP = "nodes"
 _GONE = (OSError, http.client.HTTPException, xmlrpc.client.Error)
@@ -41,17 +40,13 @@ class Program(NamedTuple):
 
 
 class ProcessState(NamedTuple):
-    """How a process is. `status` is its exit status once it ended: -1 after a signal.
-
-    One that `fails` ended soon after its start and is about to be started again.
-    """
+    """How a process is. `status` is its exit status once it ended: -1 after a signal."""
 
     name: str
     pid: int
     running: bool
     ended: bool
     status: int
-    fails: bool = False
 
 
 class ProcessGroup:
@@ -135,7 +130,6 @@ class ProcessGroup:
                 running=info["statename"] in _STARTED,
                 ended=info["name"] in self._begun and info["statename"] in _DEAD,
                 status=info["exitstatus"],
-                fails=info["statename"] == "BACKOFF",
             )
             for info in infos
         }
@@ -184,10 +178,6 @@ class ProcessGroup:
         line = (lines or ["it said nothing"])[-1]
         return line.split("error: ", 1)[-1].strip()  # without the log's own prefix
 
-    def told_user(self, name: str) -> bool:
-        """Whether a program said what the user did wrong."""
-        return any("error: " in line for line in _lines(self.log(name)))
-
     @property
     def _supervisor(self) -> Any:
         """The way to ask supervisord; made anew each time, as one that failed once stays broken."""
@@ -221,8 +211,7 @@ class ProcessGroup:
                 "autostart": str(program.autostart).lower(),
                 "autorestart": "unexpected" if program.respawn else "false",
                 "exitcodes": f"0,{EXIT_USER_ERROR}",
-                "startsecs": RESPAWN_SETTLE_S if program.respawn else 0,
-                "startretries": 5,
+                "startsecs": 0,  # however short its life was, its exit status says whether it is started again
                 "stopsignal": "INT",
                 "stopwaitsecs": int(STOP_TIMEOUT_S),
                 "redirect_stderr": "true",

@@ -156,6 +156,7 @@ class _Run:
         self._quotas = quotas
         self._folder = folder
         self._heard: set[str] = set()
+        self._pids: dict[str, int] = {}
         self._process_of = {node.name: nodes[0].name for nodes in session.processes for node in nodes}
         self._ends_at = time.monotonic() + session.timeout_s if session.timeout_s else float("inf")
 
@@ -265,9 +266,7 @@ class _Run:
         self._states = self._group.states()
         for state in self._states.values():
             self._quotas.place(state.name, state.pid)
-        ended = [
-            state for state in self._states.values() if state.ended or (state.fails and state.name not in self._heard)
-        ]
+        ended = [state for state in self._states.values() if state.ended or self._began_again(state)]
         for state in ended:
             self._judge(state)
         self._note = ", ".join(f"{state.name} has ended" for state in ended if state.name not in self._session.sources)
@@ -275,6 +274,13 @@ class _Run:
         if time.monotonic() > self._ends_at:
             raise _Failed(f"the run did not finish within {self._session.timeout_s:g} s")
         return snapshot
+
+    def _began_again(self, state: ProcessState) -> bool:
+        """Whether a node that was never heard is in another life than when it was last seen."""
+        if not state.pid or state.name in self._heard:
+            return False
+        before, self._pids[state.name] = self._pids.get(state.name, state.pid), state.pid
+        return before != state.pid
 
     _note = ""
     _states: Mapping[str, ProcessState] = {}  # before the first look
@@ -291,9 +297,8 @@ class _Run:
             raise _Failed(f"{state.name}: {self._group.complaint(state.name)}", self._status_of(state))
 
     def _status_of(self, state: ProcessState) -> int:
-        """That of the run, when this process is why it ends; of one that is to be started again none is known."""
-        told = self._group.told_user(state.name) if state.fails else state.status == EXIT_USER_ERROR
-        return EXIT_USER_ERROR if told else EXIT_FAILED
+        """That of the run, when this process is why it ends."""
+        return EXIT_USER_ERROR if state.status == EXIT_USER_ERROR else EXIT_FAILED
 
     def _summary(self, snapshot: Snapshot) -> dict[str, Any] | None:
         paths = [_summary_path(self._folder, name) for name in self._session.sources]
