@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -176,6 +177,17 @@ def test_later_exits_cost_only_the_frames_that_come_there() -> None:
     chosen = cheapest([Candidate("robot")], demand, 1.0).chosen
     assert chosen is not None
     assert chosen.rate_hz == pytest.approx(400.0)
+
+
+@pytest.mark.parametrize("spans", [False, True])
+def test_where_few_frames_come_messages_are_no_more_than_they(spans: bool) -> None:
+    demand = replace(frame(5.0), costs=NO_COSTS.model_copy(update={"send_us": 200.0, "receive_us": 200.0}))
+    slow, fast = (cheapest([Candidate("robot", speed)], demand, 1.0, spans=spans).chosen for speed in (0.05, 1.0))
+    assert slow is not None and fast is not None
+    # A frame takes 5 ms, its two messages twice 0.4 ms: 5.8 ms of a core that is a twentieth as fast.
+    assert slow.rate_hz == pytest.approx(0.8 * 0.05 / 0.0058)
+    # Beyond them, messages hold 16 frames, and 100 of either kind go out before: 0.08 of the core.
+    assert fast.rate_hz == pytest.approx((0.8 - 0.08) / (0.005 + 0.0008 / 16))
 
 
 def test_a_segment_that_no_frame_comes_to_is_held_and_costs_nothing() -> None:

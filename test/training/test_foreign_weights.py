@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from tflite_file import tflite_of
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.architecture import ARCHITECTURES, CIFAR_MEAN, CIFAR_STD
+from mdi_exit_ros.model.backbones import torchvision_module
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.foreign import backbone_tensors, read_convolutions, settle_batch_norms
 from mdi_exit_ros.training.start import starting_point
@@ -124,6 +126,35 @@ def test_a_file_of_tensorflow_lite_starts_its_backbone(theirs: SegmentedNetwork,
     starting_point(str(path), ours, "mobilenet_v2").fill(ours, FRAMES)
     expected = features(theirs)
     assert torch.allclose(features(ours), expected, atol=1e-3 * float(expected.abs().max()))
+
+
+def test_a_file_of_torchvisions_tensors_starts_the_same_layers(theirs: SegmentedNetwork, tmp_path: Path) -> None:
+    network = torchvision_module("models").mobilenet_v2()
+    nn.Sequential(*backbone(theirs)).load_state_dict(network.features.state_dict())
+    path, ours = tmp_path / "imagenet.safetensors", fresh_network(2)
+    save_file(network.state_dict(), path)
+    start = starting_point(str(path), ours, "mobilenet_v2")
+    said = start.fill(ours, FRAMES)
+    assert said == f"started from {start.name}: 312 of {len(ours.state_dict())} tensors"
+    assert torch.equal(features(ours), features(theirs))
+
+
+def test_tensors_of_another_network_are_no_start(tmp_path: Path) -> None:
+    ours, path = fresh_network(2), tmp_path / "other.safetensors"
+    with pytest.raises(ModelError, match=r"no file .*other\.safetensors to start from"):
+        starting_point(str(path), ours, "mobilenet_v2")
+    path.write_bytes(b"not tensors")
+    with pytest.raises(ModelError, match=r"other\.safetensors cannot be read as tensors of safetensors"):
+        starting_point(str(path), ours, "mobilenet_v2")
+    state = torchvision_module("models").mobilenet_v2().state_dict()
+    save_file({**state, "features.1.conv.0.0.weight": torch.zeros(8, 1, 3, 3)}, path)
+    with pytest.raises(
+        ModelError, match=r"hold features\.1\.conv\.0\.0\.weight of shape \(32, 1, 3, 3\): came shape \(8, 1, 3, 3\)"
+    ):
+        starting_point(str(path), ours, "mobilenet_v2")
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path)
+    with pytest.raises(ModelError, match=r"hold features\.0\.0\.weight .*: came none of that name"):
+        starting_point(str(path), ours, "mobilenet_v2")
 
 
 def test_files_that_are_no_start_are_named(onnx_file: Path, tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from mdi_exit_ros.cli.output import writable_folder
 @click.option("--architecture", default="mobilenetv2", show_default=True, help="What to train, or a file of one.")
 @click.option(
     "--start-from",
-    help="Model whose weights to start with, a .tflite or .onnx file of the backbone, or torchvision for its weights.",
+    help="Model whose weights to start with, a .tflite or .onnx file of the backbone, a .safetensors file of "
+    "torchvision's tensors, or torchvision for its weights.",
 )
 @click.option("--epochs", default=30, show_default=True, type=click.IntRange(min=1), help="Passes over the images.")
 @click.option(

@@ -69,22 +69,35 @@ def _expect_strides(name: str, strides: Sequence[int], count: int) -> Sequence[i
     return strides
 
 
-def pretrained_layers(name: str) -> list[nn.Module]:
-    """The layers of backbone `name` with torchvision's ImageNet weights, which are downloaded the first time.
+def pretrained_layers(name: str, weights: dict[str, torch.Tensor] | None = None) -> list[nn.Module]:
+    """The layers of backbone `name` with weights of torchvision's network of that name.
+
+    Args:
+        name: Which backbone.
+        weights: By torchvision's names, those of the classifier left out or ignored; None for its ImageNet weights,
+            which are downloaded the first time.
 
     Raises:
-        ModelError: Torchvision has none for it, or they cannot be downloaded.
+        ModelError: Torchvision has no such network, its weights cannot be downloaded, or `weights` are of another one.
     """
     if name not in TORCHVISION_WEIGHTS:
         raise ModelError(f"torchvision has no weights for {name!r}: expected one of {', '.join(TORCHVISION_WEIGHTS)}")
     models = torchvision_module("models")
-    weights = getattr(models, TORCHVISION_WEIGHTS[name]).DEFAULT
-    try:
-        state = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (OSError, RuntimeError) as error:
-        raise ModelError(f"torchvision's weights of {name} cannot be had: {error} ({weights.url})") from error
+    if weights is None:
+        source = getattr(models, TORCHVISION_WEIGHTS[name]).DEFAULT
+        try:
+            weights = source.get_state_dict(progress=False, check_hash=True, weights_only=True)
+        except (OSError, RuntimeError) as error:
+            raise ModelError(f"torchvision's weights of {name} cannot be had: {error} ({source.url})") from error
     network = getattr(models, name)()
-    network.load_state_dict(state)
+    prefix = "features."
+    ours = {key: value for key, value in weights.items() if key.startswith(prefix)}
+    wanted = {key: value for key, value in network.state_dict().items() if key.startswith(prefix)}
+    for key, value in wanted.items():
+        if key not in ours or ours[key].shape != value.shape:
+            came = f"shape {tuple(ours[key].shape)}" if key in ours else "none of that name"
+            raise ModelError(f"torchvision's weights of {name} hold {key} of shape {tuple(value.shape)}: came {came}")
+    network.load_state_dict(ours, strict=False)
     return list(network.features)
 
 

@@ -34,8 +34,10 @@ class Costs:
         costs, batch = demand.costs, demand.batch
         self.demand = demand
         self.workers = workers
-        self.send_s = US * costs.send_us / batch  # of one message, per frame in it
-        self.receive_s = US * costs.receive_us / batch
+        self.message = 1 if demand.lone else batch  # frames in one
+        flush_hz = 0.0 if demand.lone else FLUSH_HZ
+        self.send_s = US * costs.send_us / self.message  # of one message, per frame in it
+        self.receive_s = US * costs.receive_us / self.message
         self.task_s = US * (costs.task_us + costs.batch_us / batch)
         self.source_thread_s = US * costs.frame_us + self._kilobytes_s(1) + self.send_s + self.receive_s
         self.source_s = self.source_thread_s + US * costs.read_us
@@ -44,13 +46,13 @@ class Costs:
         self.worker_always = US * (
             STATUS_HZ * (costs.status_out_us + (workers - 1) * costs.status_in_us)
             + SOURCE_STATUS_HZ * costs.status_in_us
-            + FLUSH_HZ * (costs.send_us + costs.receive_us)
+            + flush_hz * (costs.send_us + costs.receive_us)
         )
-        self.home_always = self.worker_always + US * (workers - 1) * FLUSH_HZ * costs.send_us
+        self.home_always = self.worker_always + US * (workers - 1) * flush_hz * costs.send_us
         self.source_always = US * (
             STATUS_HZ * costs.status_in_us
             + SOURCE_STATUS_HZ * costs.status_out_us
-            + FLUSH_HZ * (costs.send_us + workers * costs.receive_us)
+            + flush_hz * (costs.send_us + workers * costs.receive_us)
         )
         segments = demand.segments
         self._spans = {(start, end): self._span(start, end) for start in segments for end in segments if end >= start}
@@ -89,7 +91,7 @@ class Costs:
 
     def bits(self, segment: int) -> float:
         """What crosses the network with a task of a segment."""
-        return 8.0 * (self.demand.input_nbytes[segment - 1] + TASK_NBYTES + MESSAGE_NBYTES / self.demand.batch)
+        return 8.0 * (self.demand.input_nbytes[segment - 1] + TASK_NBYTES + MESSAGE_NBYTES / self.message)
 
     def status_bps(self, streams: int) -> float:
         """What a worker's statuses take to one listener."""

@@ -43,6 +43,8 @@ class Demand:
         input_nbytes: bytes of the input of each segment 1..K as it travels.
         reach: share of the frames that come to each segment 1..K, in [0, 1], falling.
         batch: frames per batch and per message, at least 1.
+        lone: every frame has a message of its own, as where few come; else messages are full, and some besides
+            go out before they are, whatever the rate.
         costs: the nodes' own work.
     """
 
@@ -50,6 +52,7 @@ class Demand:
     input_nbytes: tuple[float, ...]
     reach: tuple[float, ...]
     batch: int = 16
+    lone: bool = False
     costs: NodeCosts = field(default_factory=NodeCosts)
 
     @property

@@ -5,7 +5,8 @@ The model. An average frame is at segment k with a chance that the exits' thresh
 the measured times of the segments there, plus the node's own work per message, task, batch and frame (`NodeCosts`),
 where messages and batches hold `Demand.batch` frames. A worker runs one batch on each core, and what its Python does
 for it comes in between, for one at a time. Statuses, and messages that go out before they are full, are counted
-whatever the rate. Of every core and every link, in each direction, at most `margin` is used.
+whatever the rate; a set that does fewer frames than these messages counts one message per frame instead, if that is
+less. Of every core and every link, in each direction, at most `margin` is used.
 
 `shared`: frames come in at a home worker, the robot's own or, where the robot is too slow, that of another computer.
 It holds the whole network, every other computer the segments from a place k on, the same for all. Frames move at most
@@ -26,9 +27,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from mdi_exit_ros.planner.arrangement import Arrangement
+from mdi_exit_ros.planner.costs import FLUSH_HZ
 from mdi_exit_ros.planner.demand import Candidate, Demand, check
 from mdi_exit_ros.planner.pipeline import pipelines
 from mdi_exit_ros.planner.sharing import shared
+
+LONE_HZ_MAX = 2.0 * FLUSH_HZ  # above it full messages and those sent before are fewer than the frames
 
 
 @dataclass(frozen=True)
@@ -71,13 +75,20 @@ def cheapest(
         ConfigurationError: no computer, too many, names given twice, or a number out of its range.
     """
     check(candidates)
-    pipes = pipelines(candidates, demand, margin) if spans else None
+    lone = replace(demand, lone=True)
+    pipes = {each: pipelines(candidates, each, margin) for each in (demand, lone)} if spans else None
+
+    def use(chosen: Numbers, demand: Demand) -> Arrangement | None:
+        if pipes is not None:
+            return pipes[demand].get(chosen)
+        return shared([candidates[number] for number in chosen], demand, margin)
 
     def arrangement(chosen: Numbers) -> Arrangement | None:
         """The best use of a set; None where it makes no pipeline."""
-        if pipes is not None:
-            return pipes.get(chosen)
-        return shared([candidates[number] for number in chosen], demand, margin)
+        full = use(chosen, demand)
+        if full is None or full.rate_hz > LONE_HZ_MAX:
+            return full
+        return max(full, use(chosen, lone) or full, key=lambda each: each.rate_hz)
 
     best = quickest = found = None
     for chosen in _sets(candidates):

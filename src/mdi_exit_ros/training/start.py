@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.backbones import pretrained_layers
@@ -16,6 +19,7 @@ from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.foreign import FILE_SUFFIXES, backbone_tensors, settle_batch_norms
 
 TORCHVISION = "torchvision"
+STATE_SUFFIX = ".safetensors"
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,8 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
     """The weights that `source` names.
 
     Args:
-        source: A model (shipped, or its folder), a file as `backbone_tensors` reads them, or `torchvision` for that
-            library's ImageNet weights, downloaded.
+        source: A model (shipped, or its folder), a file as `backbone_tensors` reads them, one of tensors by
+            torchvision's names (.safetensors), or `torchvision` for that library's ImageNet weights, downloaded.
         template: A network of the architecture to be trained.
         backbone: Its backbone.
 
@@ -69,11 +73,13 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
         ModelError: No such model, or its weights cannot be had.
     """
     path = Path(source)
-    if path.suffix in FILE_SUFFIXES:
+    if path.suffix in (*FILE_SUFFIXES, STATE_SUFFIX):
         if not path.is_file():
             raise ModelError(f"no file {path} to start from")
         name = f"{path.name} {weights_digest([path])[:16]}"
-        return StartingPoint(name, backbone_tensors(template, path), folded=True)
+        if path.suffix in FILE_SUFFIXES:
+            return StartingPoint(name, backbone_tensors(template, path), folded=True)
+        return StartingPoint(name, _named_alike(template, pretrained_layers(backbone, _read_state(path))))
     if source != TORCHVISION:
         card = load_card(source)
         return StartingPoint(
@@ -81,11 +87,22 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
             load_network(card).state_dict(),
             trained_on=(card.training.data_hash, card.training.seed),
         )
-    layers = iter(pretrained_layers(backbone))
-    tensors = {}
+    return StartingPoint(f"torchvision's {backbone}", _named_alike(template, pretrained_layers(backbone)))
+
+
+def _read_state(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise ModelError(f"{path} cannot be read as tensors of safetensors: {error}") from error
+
+
+def _named_alike(template: SegmentedNetwork, pretrained: list[nn.Module]) -> dict[str, torch.Tensor]:
+    """The tensors of the layers of a backbone, by their names in `template`, which is cut from the same backbone."""
+    layers, tensors = iter(pretrained), {}
     for number in range(len(template)):
         for position, layer in enumerate(template[number + 1].layers):
             if layer.state_dict() and not (number == 0 and position == 0):
                 for name, tensor in next(layers).state_dict().items():
                     tensors[f"segments.{number}.layers.{position}.{name}"] = tensor
-    return StartingPoint(f"torchvision's {backbone}", tensors)
+    return tensors
