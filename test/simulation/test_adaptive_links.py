@@ -46,6 +46,15 @@ def test_pipeline_goes_round_a_slow_link_and_stays_there(simulate: Any) -> None:
     assert len(kinds(changes)) == 1
 
 
+def test_a_narrow_port_of_either_computer_slows_the_pipeline(simulate: Any) -> None:
+    keys = {"topology": "two_nodes", "strategy": "mdi", "frames": 1000, "network": FAST}
+    free = simulate(**keys)["throughput_fps"]
+    for narrow in ("robot", "nano2"):
+        slowed = simulate(**keys, computers={narrow: {"port_mbps": 2.0}})
+        assert slowed["ok"] == 1000
+        assert slowed["throughput_fps"] < 0.5 * free
+
+
 @pytest.mark.parametrize(("rate_mbps", "held"), [(100.0, [[1], [2, 3]]), (3.0, [[1, 2], [3]])])
 def test_cut_is_where_the_link_lets_it(simulate: Any, rate_mbps: float, held: list[list[int]]) -> None:
     # The robot is slow: it had better run segment 1 alone. But of int8 features 6000 bytes per frame cross in front of

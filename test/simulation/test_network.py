@@ -35,7 +35,7 @@ class Post:
         self.clock = Clock()
         rng = rest.pop("rng", random.Random(1))
         local = Link(latency_s=0.0001)
-        self.network = Network(self.clock, rng, default=default, local=local, links=links)
+        self.network = Network(self.clock, rng, default=default, local=local, links=links, **rest)
         self.came: list[tuple[str, float]] = []
 
     def send(
@@ -83,6 +83,23 @@ def test_links_of_one_medium_wait_for_each_other() -> None:
     for name, computers in (("a", "AB"), ("b", "BA"), ("c", "CD"), ("cable", "EF")):
         post.send(name, computers, 1000)
     assert post.deliver() == [("a", 0.006), ("cable", 0.006), ("b", 0.007), ("c", 0.008)]
+
+
+def test_a_port_carries_what_its_computer_sends_and_gets_one_after_the_other() -> None:
+    post = Post(Link(latency_s=0.005), ports={"A": 8e6, "D": 4e6})
+    for name, computers in (("a", "AB"), ("b", "AC"), ("in", "CA"), ("c", "AD"), ("d", "BD"), ("others", "BC")):
+        post.send(name, computers, 1000)
+    # A's port takes 1 ms per message out, and in besides; D's 2 ms in. c is at D from 2 ms on, and d comes after it.
+    expected = {"others": 0.005, "a": 0.006, "in": 0.006, "b": 0.007, "c": 0.009, "d": 0.011}
+    assert dict(post.deliver()) == expected
+
+
+def test_a_port_and_a_link_take_the_time_of_the_slower() -> None:
+    post = Post(SLOW, ports={"A": 4e6, "B": 8e6})
+    post.send("a", "AB", 1000)
+    post.send("b", "AB", 1000)
+    post.send("same", "AA", 10**9)
+    assert dict(post.deliver()) == {"same": 0.0001, "a": 0.007, "b": 0.009}
 
 
 def test_without_a_rate_only_latency_counts() -> None:

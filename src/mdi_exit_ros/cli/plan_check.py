@@ -114,8 +114,7 @@ def check_by_simulation(
                 "duration_s": length_s,
                 "arrivals": {"kind": "periodic", "rate_hz": rate_hz},
                 "source": {"drop": "oldest"},
-                "computers": {each.name: {"cores": each.cores, "speed": each.speed} for each in used},
-                "links": _links(used),
+                "computers": {each.name: _computer(each) for each in used},
             },
             origin="the plan's check",
         )
@@ -138,17 +137,6 @@ def check_by_simulation(
     )
 
 
-def _links(used: Sequence[Candidate]) -> list[dict[str, Any]]:
-    """Between any two computers the slower of their links.
-
-    Where the robot's own is the slowest, all that goes through it shares it, as one channel.
-    """
-    robot, *others = used
-    shared = robot.link_bps < math.inf and all(other.link_bps >= robot.link_bps for other in others)
-    found = []
-    for one, other in itertools.combinations(used, 2):
-        rate_bps = min(one.link_bps, other.link_bps)
-        if rate_bps < math.inf:
-            medium = {"medium": "robot"} if shared and one is robot else {}
-            found.append({"between": [one.name, other.name], "rate_mbps": rate_bps / 1e6, **medium})
-    return found
+def _computer(candidate: Candidate) -> dict[str, Any]:
+    port = {"port_mbps": candidate.link_bps / 1e6} if candidate.link_bps < math.inf else {}
+    return {"cores": candidate.cores, "speed": candidate.speed, **port}

@@ -31,9 +31,13 @@ class Hardware:
         self._clock = clock
         self._processors: dict[str, Processor] = {}
         self._quotas: dict[str, Processor] = {}
-        self.network = _network(scenario, clock, rng)
+        self.network = _network(scenario, set(deployment.places.values()), clock, rng)
         link = self.network.link("a", "b")
-        others = scenario.links or any(event.link for event in scenario.events)
+        others = (
+            scenario.links
+            or any(event.link for event in scenario.events)
+            or any(each.port_mbps is not None for each in (scenario.computer, *scenario.computers.values()))
+        )
         self.is_plain = not others and math.isinf(link.rate_bps) and not link.jitter_s and not link.loss
 
     def computer_of(self, node: str) -> ComputerEntry:
@@ -67,13 +71,21 @@ class Hardware:
         self.network.set_link(entry.between, _link(entry, self._scenario.costs.transit_us * 1e-6))
 
 
-def _network(scenario: Scenario, clock: Clock, rng: random.Random) -> Network:
+def _network(scenario: Scenario, computers: set[str], clock: Clock, rng: random.Random) -> Network:
     transit_s = scenario.costs.transit_us * 1e-6
     links: dict[tuple[str, str], Link] = {}
     for entry in scenario.links:
         one, other = entry.between
         links[one, other] = links[other, one] = _link(entry, transit_s)
-    return Network(clock, rng, default=_link(scenario.network, transit_s), local=Link(latency_s=transit_s), links=links)
+    rates = {name: scenario.computers.get(name, scenario.computer).port_mbps for name in computers}
+    return Network(
+        clock,
+        rng,
+        default=_link(scenario.network, transit_s),
+        local=Link(latency_s=transit_s),
+        links=links,
+        ports={name: rate * 1e6 for name, rate in rates.items() if rate is not None},
+    )
 
 
 def _link(entry: LinkEntry, transit_s: float) -> Link:

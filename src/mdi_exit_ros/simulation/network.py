@@ -48,6 +48,9 @@ class _NewestOnly:
         self.then()
 
 
+_Channel = str | tuple[str, str]  # a medium, sender and receiver, or a direction and whose port
+
+
 class Network:
     """Carries messages, those of one sender to one receiver in order, as reliable topics do.
 
@@ -55,6 +58,7 @@ class Network:
         links: by the names of two computers, sender first.
         default: of all others.
         local: between nodes of one computer.
+        ports: bits per second that a computer's port carries in each direction, by its name; no limit for others.
     """
 
     def __init__(
@@ -65,13 +69,15 @@ class Network:
         default: Link,
         local: Link,
         links: Mapping[tuple[str, str], Link] | None = None,
+        ports: Mapping[str, float] | None = None,
     ) -> None:
         self._clock = clock
         self._rng = rng
         self._links = dict(links or {})
         self._default = default
         self._local = local
-        self._free_at: dict[str | tuple[str, str], float] = {}
+        self._ports = dict(ports or {})
+        self._free_at: dict[_Channel, float] = {}
         self._arrivals: dict[tuple[str, str], float] = {}
         self._waiting: dict[tuple[str, str], _NewestOnly] = {}
         self.messages: Counter[str] = Counter()
@@ -126,22 +132,36 @@ class Network:
     def _times(self, computers: tuple[str, str], nbytes: int) -> tuple[float, float]:
         """When a message of now gets the link, and when it has arrived."""
         link = self.link(*computers)
-        now = self._clock.now
-        channel = link.medium or computers
-        begun = max(now, self._free_at.get(channel, 0.0)) if link.rate_bps < float("inf") else now
-        sent = begun + 8.0 * nbytes / link.rate_bps
-        repaired = 0.0
+        sizes, repaired = [nbytes], 0.0
         if link.loss > 0.0:
-            lost, rounds = self._lost(-(-nbytes // PACKET_NBYTES), link.loss), 0
-            while lost and rounds < ROUNDS_MAX:
-                rounds += 1
-                sent += 8.0 * lost * PACKET_NBYTES / link.rate_bps
+            lost = self._lost(-(-nbytes // PACKET_NBYTES), link.loss)
+            while lost and len(sizes) <= ROUNDS_MAX:
+                sizes.append(lost * PACKET_NBYTES)
                 repaired += 2.0 * link.latency_s + link.repair_s
                 lost = self._lost(lost, link.loss)
-        if link.rate_bps < float("inf"):
-            self._free_at[channel] = sent
+        begun = sent = self._clock.now
+        for channel, rate_bps in self._path(computers, link):
+            begun = max(begun, self._free_at.get(channel, 0.0))
+            free_at = begun
+            for size in sizes:
+                free_at += 8.0 * size / rate_bps
+            self._free_at[channel] = free_at
+            sent = max(sent, free_at)
         jitter = self._rng.expovariate(1.0 / link.jitter_s) if link.jitter_s > 0.0 else 0.0
         return begun, sent + repaired + link.latency_s + jitter
+
+    def _path(self, computers: tuple[str, str], link: Link) -> list[tuple[_Channel, float]]:
+        """What a message passes on its way that carries one after the other, with its bits per second."""
+        path: list[tuple[_Channel, float]] = []
+        if link.rate_bps < float("inf"):
+            path.append((link.medium or computers, link.rate_bps))
+        if self._ports and link is not self._local:
+            sender, receiver = computers
+            if sender in self._ports:
+                path.insert(0, (("out", sender), self._ports[sender]))
+            if receiver in self._ports:
+                path.append((("in", receiver), self._ports[receiver]))
+        return path
 
     def _lost(self, packets: int, loss: float) -> int:
         return sum(self._rng.random() < loss for _ in range(packets))

@@ -68,6 +68,12 @@ class ComputerEntry(_Strict):
     all_busy: float = Field(
         default=1.0, gt=0.0, le=1.0, description="speed of a core while all are busy, as a share of that"
     )
+    port_mbps: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="megabits per second that its network port carries in each direction, whoever it talks to; "
+        "left out: no limit",
+    )
 
 
 class LinkEntry(_Strict):
