@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import math
 
+import pytest
+
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
 from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, SPARE_LOOKS, Retries
 from mdi_exit_ros.policy.source_setup import SourceSettings
@@ -25,7 +27,7 @@ def test_attempt_without_an_answer_is_made_anew_within_the_budget() -> None:
     first, second = admitted(ledger, 0, 1)
     assert (retries.next_deadline(), retries.take()) == (math.inf, None)
     for frame in (first, second):
-        retries.look_again(frame, 1.0)
+        retries.begin(frame, 0.0)
     assert (retries.next_deadline(), retries.look(1.0)) == (1.0, [])
     assert retries.take() is first
     assert (first.attempt, ledger.retries, retries.take()) == (2, 1, None)
@@ -36,7 +38,7 @@ def test_attempt_that_was_answered_meanwhile_is_not_made_anew() -> None:
     ledger = FrameLedger(5)
     retries = Retries(SETTINGS, ledger)
     (frame,) = admitted(ledger, 0)
-    retries.look_again(frame, 1.0)
+    retries.begin(frame, 0.0)
     retries.look(1.0)
     ledger.answer(frame, 1, 0, 1.1)
     assert (retries.take(), ledger.retries) == (None, 0)
@@ -67,10 +69,41 @@ def test_attempt_that_is_refused_again_and_again_is_looked_at_once() -> None:
     ledger = FrameLedger(5)
     retries = Retries(SETTINGS, ledger)
     (frame,) = admitted(ledger, 0)
-    retries.look_again(frame, 1.0)
+    retries.begin(frame, 0.0)
     for _ in range(1000):
-        retries.look_again(frame, 0.05)
+        retries.failed(frame, 0.0)
     assert len(retries._looks) == 2
-    assert retries.next_deadline() == 0.05
-    retries.look(0.05)
+    assert retries.next_deadline() == RETRY_PAUSE_S
+    retries.look(RETRY_PAUSE_S)
     assert retries.take() is frame
+
+
+def test_where_answers_take_long_they_are_waited_for_longer() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    frames = admitted(ledger, *range(40))
+    for frame in frames:
+        retries.begin(frame, 0.0)
+    retries.answered(frames[0], 0.8)
+    assert retries.patience_s == 0.8 + 4.0 * 0.4  # RFC 6298, section 2.2
+    assert (retries.look(1.0), retries.take()) == ([], None)  # begun when less was waited for
+    assert retries.next_deadline() == retries.patience_s
+    retries.answered(frames[1], 1.6)
+    spread_s = 0.75 * 0.4 + 0.25 * 0.8  # section 2.3
+    assert retries.patience_s == pytest.approx(0.9 + 4.0 * spread_s)
+    retries.look(retries.patience_s)
+    assert retries.take() is frames[0]
+    for frame in frames[2:]:
+        frame.began_at = 5.0
+        retries.answered(frame, 5.01)
+    assert retries.patience_s == SETTINGS.attempt_timeout_s
+
+
+def test_answers_to_later_attempts_say_nothing_of_how_long_answers_take() -> None:
+    ledger = FrameLedger(5)
+    retries = Retries(SETTINGS, ledger)
+    (frame,) = admitted(ledger, 0)
+    frame.attempt = 2
+    retries.begin(frame, 0.0)
+    retries.answered(frame, 9.0)
+    assert retries.patience_s == SETTINGS.attempt_timeout_s

@@ -40,6 +40,7 @@ from mdi_exit_ros.policy.events import (
     TasksRejected,
     Tick,
 )
+from mdi_exit_ros.policy.inflow import Inflow
 from mdi_exit_ros.policy.peers import FORGET_PEER_S, PEERS_MAX
 from mdi_exit_ros.policy.worker import WorkerCore
 from mdi_exit_ros.task import Answer, PeerId, Reason, State, Status, Strategy, Task
@@ -76,7 +77,7 @@ def failed(*given: Task, reason: Reason) -> SendAnswers:
 
 def busy_worker(*, service_s: float, **changes: Any) -> tuple[WorkerCore, Camera]:
     """Worker w1 at time 1 with Gamma = `service_s`, I = 1 (frame 1 is running) and O empty; batches of one."""
-    core = ready_worker(**{"batch_max": 1, **changes})
+    core = ready_worker(**{"batch_max": 1, "queue_wait_max_s": 600.0, **changes})
     camera = Camera(core)
     assert camera.send(1, 1.0) == [RunBatch(1, tasks(1))]
     assert ok(task(0), exit_number=1, confidence=1.0) in decisions(core.handle(done((1.0,), service_s), 1.0))
@@ -138,6 +139,48 @@ def credit_for(core: WorkerCore, sender: PeerId, now: float) -> int | None:
 def test_source_gets_half_the_room_and_other_workers_share_the_rest() -> None:
     core = ready_worker(W2, W3, neighbours=("w2", "w3"), queue_capacity=128)
     assert [credit_for(core, sender, 1.0 + index) for index, sender in enumerate((CAM, W2, W3))] == [64, 32, 32]
+
+
+def test_slow_worker_gives_credit_for_what_it_can_run_in_time() -> None:
+    core = ready_worker(W2, queue_capacity=128, queue_wait_max_s=2.0, batch_max=1)
+    camera = Camera(core)
+    camera.send(1, 1.0)
+    core.handle(done((1.0,), 0.05), 1.05)  # 0.05 s per frame: 40 frames in 2 s
+    # Half of that each: an idle stream with more is closed and opened anew, a busy one keeps what it was given.
+    assert [credit_for(core, CAM, 1.2), credit_for(core, W2, 1.3)] == [63, None]
+    core.handle(batch(W2, 0, ()), 1.3)
+    assert credit_for(core, W2, 1.4) == 20
+    core.handle(batch(CAM, 41, tasks(40, first=1)), 1.4)
+    assert credit_for(core, CAM, 1.5) == 23
+    measured = dataclasses.replace(core.setup, service_times=((1, 1, 0.05), (2, 1, 0.05)))
+    assert WorkerCore(measured, Tosses())._inflow.room == 40
+
+
+def test_worker_takes_the_segments_that_a_frame_visits_into_account() -> None:
+    core = ready_worker(queue_capacity=128, queue_wait_max_s=2.0, batch_max=1, neighbours=())
+    camera = Camera(core)
+    camera.send(1, 1.0)
+    for segment, confidence in enumerate((0.0, 0.0, 0.0, 1.0), start=1):
+        core.handle(done((confidence,), 0.05), 1.0 + 0.05 * segment)
+    core.handle(batch(CAM, 64, tasks(63, first=1)), 1.5)  # all that there was credit for
+    assert core.held == 63
+    assert core._inflow.room == 10  # 2 s of 0.2 s per frame
+
+
+def test_room_is_never_less_than_lanes_need_and_small_changes_are_left_alone() -> None:
+    inflow = Inflow(dataclasses.replace(worker(queue_capacity=100).setup, lanes=3))
+    assert inflow.room == 100
+    inflow.resize(0.1)
+    assert inflow.room == 12
+    inflow.resize(14.0)
+    assert inflow.room == 12
+    inflow.resize(20.0)
+    assert inflow.room == 20
+    inflow.resize(15.0)
+    assert inflow.room == 20
+    for frames in (95.0, 1000.0):
+        inflow.resize(frames)
+        assert inflow.room == min(frames, 100)
 
 
 def test_source_gets_no_credit_before_it_is_heard() -> None:

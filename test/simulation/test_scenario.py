@@ -114,7 +114,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"computer": {"cores": 0}}, "computer.cores: expected greater than 0, got 0"),
     (
         {"computers": {"nano2": {"core": 5}}},
-        ("computers.nano2.core: unknown key (did you mean 'cores'?): expected one of cores, speed, all_busy, port_mbps"),
+        (
+            "computers.nano2.core: unknown key (did you mean 'cores'?): "
+            "expected one of cores, speed, all_busy, port_mbps"
+        ),
     ),
     ({"computers": {"nano2": 5}}, "computers.nano2: expected a mapping with cores, speed, all_busy, port_mbps, got 5"),
     ({"quotas": {"worker1": 0}}, "quotas.worker1: expected greater than 0, got 0"),

@@ -88,7 +88,7 @@ def test_nested_keys_are_set(simulate: Said, tmp_path: Path) -> None:
     scenario = json.loads(path.read_text())["scenario"]
     assert scenario["network"]["rate_mbps"] == 20.0
     assert scenario["network"]["medium"] == "wifi", "what the file says besides"
-    assert scenario["computers"] == {"nano2": {"cores": 1.0, "speed": 0.5, "all_busy": 1.0}}
+    assert scenario["computers"] == {"nano2": {"cores": 1.0, "speed": 0.5, "all_busy": 1.0, "port_mbps": None}}
     assert (scenario["strategy"], scenario["arrivals"]["kind"], scenario["reach"]) == ("ddi", "max", None)
 
 
@@ -157,7 +157,8 @@ def test_comparison_that_does_not_hold_ends_with_1(simulate: Said, real: Path) -
 def test_set_beside_compare_keeps_what_the_run_says(simulate: Said, real: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
     simulate("--compare", str(real), "--set", "profile=shipped", "--set", "computer.all_busy=0.7", "--json", str(path))
-    assert json.loads(path.read_text())["scenario"]["computer"] == {"cores": 2.0, "speed": 1.0, "all_busy": 0.7}
+    computer = json.loads(path.read_text())["scenario"]["computer"]
+    assert computer == {"cores": 2.0, "speed": 1.0, "all_busy": 0.7, "port_mbps": None}
 
 
 def test_schema_is_the_shipped_one(simulate: Said, repository: Path) -> None:

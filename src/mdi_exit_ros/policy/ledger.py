@@ -16,7 +16,8 @@ from mdi_exit_ros.task import Reason
 class OpenFrame:
     """A frame without an end yet.
 
-    `attempt` is 0 while it waits for admission, `look_at` when that attempt is looked at next.
+    `attempt` is 0 while it waits for admission, `began_at` when that attempt began (minus infinity once it has failed),
+    `look_at` when it is looked at next.
     """
 
     sequence: int
@@ -25,6 +26,7 @@ class OpenFrame:
     admitted_at: float = 0.0
     expires_at: float = float("inf")
     attempt: int = 0
+    began_at: float = 0.0
     reason: Reason = Reason.NO_ANSWER
     retry_due: bool = False
     look_at: float = float("inf")

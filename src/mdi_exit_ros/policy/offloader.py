@@ -37,6 +37,7 @@ class Offloader:
     Attributes:
         segments: those held here.
         output_threshold: T_O in frames.
+        room: tasks that this worker may hold.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Offloader:
     ) -> None:
         self.segments = setup.segments
         self.output_threshold = DEFAULT_OUTPUT_THRESHOLD
+        self.room = setup.settings.queue_capacity
         self._input_nbytes = setup.input_nbytes
         self._settings = setup.settings
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
@@ -198,7 +200,7 @@ class Offloader:
             return True
         way_s = neighbour.transfer_s[segment - 1]
         group = self._output.count(segment)
-        most = max(1, min(self.output_threshold // 2, self._settings.queue_capacity // 8))
+        most = max(1, min(self.output_threshold // 2, self.room // 8))
         return (
             group >= min(self._settings.group_min, most)
             or group * self._service.mean_s >= GROUP_WORTH * way_s

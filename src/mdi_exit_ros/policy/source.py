@@ -33,7 +33,7 @@ from mdi_exit_ros.policy.events import (
     WorkerReport,
 )
 from mdi_exit_ros.policy.ledger import FrameLedger, OpenFrame
-from mdi_exit_ros.policy.retries import RETRY_PAUSE_S, Retries
+from mdi_exit_ros.policy.retries import Retries
 from mdi_exit_ros.policy.selection import PolicySelector
 from mdi_exit_ros.policy.source_setup import SourceSetup
 from mdi_exit_ros.task import Answer, FrameId, Reason, State, Status, Task
@@ -197,6 +197,7 @@ class SourceCore:
         if frame is None or frame.attempt == 0:
             self._ledger.duplicates += 1
         elif answer.status is Status.OK:
+            self._retries.answered(frame, now)
             self._ledger.answer(frame, answer.exit, answer.class_id, now)
             self._actions.append(
                 CloseFrame(
@@ -209,7 +210,7 @@ class SourceCore:
             if answer.reason in _FINAL_REASONS or frame.attempt >= self._settings.attempts_max:
                 self._close(frame, Status.FAILED, answer.reason, now)
             else:
-                self._retries.look_again(frame, now + RETRY_PAUSE_S)
+                self._retries.failed(frame, now)
 
     def _on_worker_report(self, report: WorkerReport, now: float) -> None:
         entry = self._entries.hear(report, now)
@@ -298,7 +299,7 @@ class SourceCore:
         self._gathered.append(self._start(frame, now))
 
     def _start(self, frame: OpenFrame, now: float) -> Task:
-        self._retries.look_again(frame, now + self._settings.attempt_timeout_s)
+        self._retries.begin(frame, now)
         name = FrameId(self.setup.me, frame.sequence)
         return Task(name, frame.attempt, 1, frame.admitted_at, frame.expires_at, self._settings.priority)
 

@@ -22,7 +22,11 @@ class SourceSettings:
         10.0, "time from admission until a frame finally fails", unit="s", low=0.1, high=600.0
     )
     attempt_timeout_s: float = parameter(
-        1.5, "time without an answer after which a frame is tried again", unit="s", low=0.05, high=600.0
+        1.5,
+        "time without an answer after which a frame is tried again; longer where answers take longer",
+        unit="s",
+        low=0.05,
+        high=600.0,
     )
     attempts_max: int = parameter(4, "most attempts at one frame", low=1, high=100)
     retry_share: float = parameter(0.05, "retries allowed per admitted frame", low=0.0, high=1.0)

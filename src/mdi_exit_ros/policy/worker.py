@@ -92,6 +92,7 @@ class WorkerCore:
             self._service.expect(*measured, lanes=setup.lanes)
         self._offloader = Offloader(setup, self._workload, self._neighbours, self._inflow.peers, self._service, rng)
         self._counts: Counter[str] = Counter()
+        self._fit_room()
         self._state = State.RUNNING
         self._finished = False
         self._reported_at = float("-inf")
@@ -232,6 +233,16 @@ class WorkerCore:
                 following = task.following()
                 self._held[task.frame] = (following, self._held[task.frame][1])
                 self._place(following, now, offered=True)
+        self._fit_room()
+
+    def _fit_room(self) -> None:
+        """Holds no more frames than can be run within `queue_wait_max_s`."""
+        left = self._counts["answered"] + self._counts["moved"]
+        tasks_per_frame = max(1.0, self._counts["served"] / left) if left else 1.0
+        frame_s = self._service.mean_s * tasks_per_frame
+        if frame_s > 0.0:
+            self._inflow.resize(self._settings.queue_wait_max_s / frame_s)
+            self._offloader.room = self._inflow.room
 
     def _on_service_failed(self, event: ServiceFailed) -> None:
         self._offloader.learn()

@@ -20,6 +20,13 @@ class WorkerSettings:
         low=8,
         high=4096,
     )
+    queue_wait_max_s: float = parameter(
+        2.0,
+        "longest that all tasks held at once may take to run here: slow segments hold fewer than queue_capacity",
+        unit="s",
+        low=0.05,
+        high=600.0,
+    )
     batch_max: int = parameter(32, "most tasks run in one batch", unit="frames", low=1, high=256)
     batch_wait_s: float = parameter(
         0.02, "how long tasks may wait while other segments make fuller batches", unit="s", low=0.0, high=1.0
