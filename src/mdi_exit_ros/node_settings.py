@@ -58,6 +58,13 @@ class SourceNodeSettings:
         "refuse the oldest waiting frame when a newer one comes; auto: topics and devices only",
         choices=("auto", "oldest", "never"),
     )
+    order_wait_s: float = parameter(
+        0.0,
+        "publish results in the order of their frames, each waiting at most so long for earlier ones; 0: as they come",
+        unit="s",
+        low=0.0,
+        high=60.0,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,20 @@ def test_sample_runs_through_the_graph_and_every_frame_is_accounted_for(tmp_path
         assert controller.stop(signal.SIGTERM) == 0, controller.said()
 
 
+@pytest.mark.parametrize("order_wait_s", [0.0, 10.0])
+def test_results_come_in_the_order_of_their_frames_where_asked_for(tmp_path, order_wait_s):
+    with graph(tmp_path, f"/ordered{order_wait_s:.0f}") as (start, seen):
+        ends = seen.listen(topics.CLASSIFICATION)
+        start("segment_worker", "worker1", segments=[1, 2, 3, 4, 5])
+        given = {"input": "sample", "frames": 1200, "rate_hz": 200.0, "drop": "never", "order_wait_s": order_wait_s}
+        start("camera_source", "camera", entries=["worker1"], **given)
+        seen.wait_until(lambda: any(end.sequence >= 1190 for end in ends), timeout_s=60.0, what="the last results")
+        numbers = [end.sequence for end in ends]
+        assert len(numbers) > 200  # the first may be over before the observer is there
+        # Frames that leave early overtake others, so that one has to wait for the other.
+        assert (numbers == sorted(numbers)) == (order_wait_s > 0.0)
+
+
 def composed(**parameters) -> list[PlannedNode]:
     """A worker and a camera of one process, which plays the sample at 200 Hz."""
     worker = {"name": "worker1", "cluster_namespace": "/shared"}

@@ -41,6 +41,7 @@ from mdi_exit_ros.parameter import parameter
 from mdi_exit_ros.policy.actions import ChangeModel, CloseFrame, PublishSourceReport, SendTasks, SourceAction
 from mdi_exit_ros.policy.cadence import LINGER_S, LOOK_S
 from mdi_exit_ros.policy.events import FramesOffered, FrameUnreadable, InputEnded
+from mdi_exit_ros.policy.ordering import InOrder
 from mdi_exit_ros.policy.source import SourceCore
 from mdi_exit_ros.policy.source_setup import SourceSettings, SourceSetup
 from mdi_exit_ros.summary import SteadyRate, summarise, with_workers
@@ -108,6 +109,8 @@ class CameraSource(CoreNode):
         self._other_workers = NewestOfEach(WorkerStatus)  # without what came while the node was inactive
         self._looked_at = float("-inf")
         self._listeners = 0
+        wait_s = self.config.order_wait_s
+        self._order: InOrder[tuple[CloseFrame, Header | Time]] | None = InOrder(wait_s) if wait_s > 0.0 else None
         self._sequence = self._closed = self._closed_before = 0
         self._input_over = False
         self._began_at: float | None = None
@@ -213,7 +216,7 @@ class CameraSource(CoreNode):
         if now >= self._looked_at + LOOK_S:
             self._looked_at = now
             self._look_around()
-        due = min(self._offer(now), self._looked_at + LOOK_S)
+        due = min(self._offer(now), self._looked_at + LOOK_S, self._publish_due(now))
         if self.finished.is_set():
             if self._finished_at is None:
                 self._finished_at = now
@@ -300,16 +303,32 @@ class CameraSource(CoreNode):
                 self._closed += 1
                 self._closed_at = time.monotonic()
                 self._steady.note(answered=action.status is Status.OK, now=self._closed_at)
-                if self._listeners:
-                    if isinstance(header, Time):
-                        header = Header(stamp=header.to_msg(), frame_id=self.cluster_name)
-                    self._classification.publish(
-                        classification_to_message(action, header, self.cluster_name, self.card.class_names)
-                    )
+                if self._order is None:
+                    self._publish(action, header)
+                else:
+                    for end in self._order.put(action.sequence, (action, header), self._closed_at):
+                        self._publish(*end)
             case PublishSourceReport():
                 self._status.publish(source_report_to_message(action.report))
             case _:
                 assert_never(action)  # type: ignore[arg-type]  # Finished and Warn end in CoreNode
+
+    def _publish(self, end: CloseFrame, header: Header | Time) -> None:
+        # Who has joined since the last look would miss the answer to a question: images of a topic may be few.
+        if self._listeners or (self._input.live and self._classification.get_subscription_count()):
+            if isinstance(header, Time):
+                header = Header(stamp=header.to_msg(), frame_id=self.cluster_name)
+            self._classification.publish(
+                classification_to_message(end, header, self.cluster_name, self.card.class_names)
+            )
+
+    def _publish_due(self, now: float) -> float:
+        """Publishes ends that have waited long enough for earlier ones; answers when the next have."""
+        if self._order is None:
+            return float("inf")
+        for end in self._order.due(now):
+            self._publish(*end)
+        return self._order.next_deadline()
 
     def _summary(self, core: SourceCore) -> dict[str, Any]:
         began = self._began_at if self._began_at is not None else self._closed_at

@@ -47,7 +47,7 @@ def _latched(depth: int) -> QoSProfile:
 
 # In the robot's namespace; names are relative and may be remapped.
 IMAGE = Topic("image", Image, QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT))
-CLASSIFICATION = Topic("classification", Classification, _reliable(10))
+CLASSIFICATION = Topic("classification", Classification, _reliable(256))  # answers come many at once
 DIAGNOSTICS = Topic("/diagnostics", DiagnosticArray, _reliable(10))
 
 
