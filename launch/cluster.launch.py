@@ -24,15 +24,18 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mdi_exit_ros.errors import ConfigurationError
-from mdi_exit_ros.model.card import load_card, shipped_models
-from mdi_exit_ros.node_settings import BACKENDS
-from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan, processes_of
-from mdi_exit_ros.resources import share_directory
-from mdi_exit_ros.runner.launching import ros_arguments
-from mdi_exit_ros.task import Mode, Strategy
-from mdi_exit_ros.topology import ALL, known_topologies, load_topology
-from mdi_exit_ros.transport import ALLOCATION_VARIABLES, DEFAULT, TRANSPORTS, transport_variables
+from mdi_exit_ros import own_packages
+
+with own_packages.seen_first():  # `ros2 launch` runs in the system's Python
+    from mdi_exit_ros.errors import ConfigurationError
+    from mdi_exit_ros.model.card import load_card, shipped_models
+    from mdi_exit_ros.node_settings import BACKENDS
+    from mdi_exit_ros.plan import PlannedNode, PlanOptions, make_plan, processes_of
+    from mdi_exit_ros.resources import share_directory
+    from mdi_exit_ros.runner.launching import ros_arguments
+    from mdi_exit_ros.task import Mode, Strategy
+    from mdi_exit_ros.topology import ALL, known_topologies, load_topology
+    from mdi_exit_ros.transport import ALLOCATION_VARIABLES, DEFAULT, TRANSPORTS, transport_variables
 
 RESPAWN_DELAY_S = 2.0
 NOT_AGAIN = (0, 2)  # exit statuses of a node that is done, and of one that a user has to help

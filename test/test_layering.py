@@ -52,6 +52,7 @@ ROOMS = {
     "parameter": Room({"errors"}, STANDARD_LIBRARY),
     "node_settings": Room({"errors", "parameter"}, STANDARD_LIBRARY),
     "resources": Room({"errors"}, STANDARD_LIBRARY),
+    "own_packages": Room({"errors", "resources"}, STANDARD_LIBRARY),
     "cache": Room({"errors"}, STANDARD_LIBRARY),
     "machine": Room({"errors"}, STANDARD_LIBRARY),
     "lifetime": Room(set(), STANDARD_LIBRARY),

@@ -14,6 +14,7 @@ from mdi_exit_ros.policy.compiled import check_checkout
 
 VERBS = {
     "run": "Run a cluster on this machine and account for every frame.",
+    "top": "Show what a running cluster does.",
     "bench": "Measure frames/s through the graph against a bare loop.",
     "simulate": "Simulate a cluster, from measured times and recorded answers.",
     "sweep": "Simulate a scenario with other constants, in parallel, and compare.",

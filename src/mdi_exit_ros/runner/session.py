@@ -18,12 +18,12 @@ from rich.console import Console
 
 from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.monitoring.cluster_monitor import BRING_UP, ClusterMonitor, Snapshot
+from mdi_exit_ros.monitoring.view import View, open_view
 from mdi_exit_ros.plan import Plan, PlannedNode, processes_of
 from mdi_exit_ros.runner.launching import command_of, node_environment, ros_arguments
 from mdi_exit_ros.runner.processes import EXIT_USER_ERROR, ProcessGroup, ProcessState, Program
 from mdi_exit_ros.runner.quota import CpuQuotas
 from mdi_exit_ros.runner.summary import worker_statistics
-from mdi_exit_ros.runner.view import View, open_view
 from mdi_exit_ros.summary import merge, with_workers
 from mdi_exit_ros.task import State
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a run looks like while it runs."""
+"""What a cluster looks like while it runs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,18 @@ class View(Protocol):
     """Shows snapshots."""
 
     def show(self, snapshot: Snapshot, note: str = "") -> None:
-        """Shows what was heard; `note` says what the run is at."""
+        """Shows what was heard, and a `note` on it."""
         ...
 
 
 @contextlib.contextmanager
-def open_view(console: Console, workers: Sequence[str]) -> Iterator[View]:
-    """A view that is drawn anew on a terminal, and plain lines elsewhere."""
+def open_view(console: Console, workers: Sequence[str] = ()) -> Iterator[View]:
+    """A view that is drawn anew on a terminal, and plain lines elsewhere.
+
+    Args:
+        console: where it is shown.
+        workers: names of those that are expected, shown before they are heard.
+    """
     if not console.is_terminal:
         yield _Lines(console)
         return
@@ -98,9 +103,7 @@ class _Screen:
             cluster = snapshot.cluster
             shares = " ".join(f"{share:.0%}" for share in cluster.exit_share)
             thresholds = " ".join(f"{threshold:.2f}" for threshold in cluster.exit_threshold)
-            parts.append(
-                Text(f"exits {shares or '-'}   thresholds {thresholds}   mode {Mode(cluster.mode).name.lower()}")
-            )
+            parts.append(Text(f"exits {shares or '-'}   thresholds {thresholds}   mode {_name_of(cluster.mode)}"))
         parts.append(self._worker_table(snapshot))
         if note:
             parts.append(Text(note, style="dim"))
@@ -111,7 +114,8 @@ class _Screen:
         for heading in ("worker", "to run", "to move", "ms/task", "tasks run", "answered", "moved", "MiB"):
             table.add_column(heading, justify="left" if heading == "worker" else "right")
         now = time.monotonic()
-        for name in self._workers:
+        others = sorted(snapshot.workers.keys() - set(self._workers))
+        for name in (*self._workers, *others):
             seen = snapshot.workers.get(name)
             if seen is None or now - seen.heard_at > STALE_S:
                 table.add_row(name, "silent" if seen else "not heard yet", style="red" if seen else "dim")
@@ -128,3 +132,8 @@ class _Screen:
                 f"{seen.rss_bytes / 2**20:.0f}",
             )
         return table
+
+
+def _name_of(mode: int) -> str:
+    """The controller's mode in words; a number where another version knows more of them."""
+    return Mode(mode).name.lower() if mode in list(Mode) else str(mode)
