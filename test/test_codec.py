@@ -71,6 +71,11 @@ def test_half_precision_keeps_three_digits_and_what_is_too_large_its_sign():
     assert sent(np.full((3, 1), -1e9, np.float32), "fp16").tolist() == [[-65504.0]] * 3
 
 
+@pytest.mark.parametrize("encoding", ["raw", "fp16", "int8"])
+def test_features_of_any_memory_order_are_encoded(encoding):
+    np.testing.assert_array_equal(sent(np.asfortranarray(FEATURES), encoding), sent(FEATURES, encoding))
+
+
 def test_a_byte_keeps_the_largest_of_each_frame_and_channel_and_the_rest_within_half_a_level():
     found = sent(FEATURES, "int8")
     largest = np.abs(FEATURES).max(axis=(2, 3), keepdims=True)
@@ -80,11 +85,14 @@ def test_a_byte_keeps_the_largest_of_each_frame_and_channel_and_the_rest_within_
 
 
 @given(arrays.arrays(np.float32, arrays.array_shapes(min_dims=2, max_dims=4, min_side=0, max_side=4)))
-def test_any_features_come_back_finite_in_a_byte(values):
+def test_any_features_come_back_in_a_byte_and_what_is_no_number_as_none(values):
     encoded = encode([values], "int8")
     found = decode(encoded.dtype, encoded.shape, encoded.encoding, b"".join(encoded.data))
     assert found.shape == values.shape
-    assert np.isfinite(found).all()
+    inner = tuple(range(2, values.ndim))
+    broken = np.isnan(values).any(axis=inner, keepdims=True) & np.ones(values.shape, bool)
+    assert np.isfinite(found[~broken]).all()
+    assert np.isnan(found[broken]).all()
 
 
 def test_images_travel_raw_whatever_the_encoding():

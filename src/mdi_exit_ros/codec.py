@@ -92,7 +92,7 @@ def encode(parts: Sequence[NDArray[Any]], encoding: str = RAW) -> Encoded:
     encoding = _applied(encoding, name, first.ndim)
     match encoding:
         case "fp16":
-            pieces = [np.clip(part, -FP16_MAX, FP16_MAX).astype("<f2") for part in parts]
+            pieces = [np.clip(part, -FP16_MAX, FP16_MAX).astype("<f2", order="C") for part in parts]
         case "int8":
             quantized = [_quantize(part) for part in parts]
             pieces = [scale for scale, _ in quantized] + [levels for _, levels in quantized]
@@ -103,14 +103,18 @@ def encode(parts: Sequence[NDArray[Any]], encoding: str = RAW) -> Encoded:
 
 
 def _quantize(part: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Scales [b, C] as float16 and levels [b, C, ...] as int8 of float32 [b, C, ...]."""
+    """Scales [b, C] (NaN where a channel has one) as float16 and levels [b, C, ...] as int8 of float32 [b, C, ...]."""
     inner = tuple(range(2, part.ndim))
-    finite = np.nan_to_num(part, posinf=FP16_MAX, neginf=-FP16_MAX)
-    largest = np.abs(finite).max(axis=inner, initial=0.0) if inner else np.abs(finite)
+    largest = np.abs(part).max(axis=inner, initial=0.0) if inner else np.abs(part)
+    broken = np.isnan(largest)
+    if not np.isfinite(largest).all():
+        part = np.nan_to_num(part, posinf=FP16_MAX, neginf=-FP16_MAX)
+        largest = np.abs(part).max(axis=inner, initial=0.0) if inner else np.abs(part)
     scale = np.minimum(largest / 127.0, FP16_MAX).astype("<f2")
     scale[scale == 0] = SMALLEST_SCALE
     divisor = scale.astype(np.float32).reshape(*scale.shape, *(1,) * len(inner))
-    levels = np.clip(np.rint(finite / divisor), -127.0, 127.0).astype(np.int8)
+    levels = np.clip(np.rint(part / divisor), -127.0, 127.0).astype(np.int8)
+    scale[broken] = np.nan  # what is no number stays none
     return np.ascontiguousarray(scale), np.ascontiguousarray(levels)
 
 

@@ -26,3 +26,7 @@ class BackendError(MdiExitError):
 
 class MessageError(MdiExitError):
     """A message that is none, or whose fields contradict each other or are out of range."""
+
+
+class BrokenError(Exception):
+    """A process cannot do its work, and a new one may: shown as one line, with an exit status that starts it again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -152,6 +153,34 @@ def test_a_cache_that_cannot_be_written_is_named(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(ConfigurationError, match="set XDG_CACHE_HOME to a writable folder"):
         ensure_exported(card)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            RuntimeError("Exporting the operator x is not supported\nand more"),
+            ModelError,
+            "operator x is not supported; ",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            ConfigurationError,
+            "No space left on device.*XDG_CACHE_HOME",
+        ),
+    ],
+)
+def test_what_keeps_a_model_from_being_exported_is_one_line(
+    error: Exception, kind: type, message: str, card: ModelCard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(export, "_export", fail)
+    with pytest.raises(kind, match=f"model 'mobilenetv2' cannot be exported.*{message}") as told:
+        ensure_exported(card)
+    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize("damage", ["cut", "other bytes", "missing", "no list"])

@@ -163,6 +163,8 @@ def test_card_with_other_feature_shapes_is_refused(copy: Path) -> None:
         ({"temperatures": [1.0, 1.0, 0.0, 1.0, 1.0]}, "expected temperatures above 0"),
         ({"default_thresholds": [0.5, 0.5, 7.0, 0.5]}, "expected 4 thresholds from 0 to 1"),
         ({"threshold_curve": []}, "threshold_curve is empty"),
+        ({"weights_files": []}, "weights_files: .* at least 1"),
+        ({"accuracy_test": [0.7, 0.8, 0.9, 0.9, 90.0]}, "accuracy_test.4: .* less than or equal to 1"),
         ({"format_version": 9}, "format_version, input_shape, number of classes and segments: expected .1, "),
         ({"input_shape": [64, 64, 3]}, "expected .1, .32, 32, 3., 10, 5., .* got .1, .64, 64, 3., 10, 5."),
         ({"class_names": ["cat"]}, "expected .* 10, 5., .* got .* 1, 5."),
@@ -171,6 +173,16 @@ def test_card_with_other_feature_shapes_is_refused(copy: Path) -> None:
 def test_broken_card_says_what_is_wrong(copy: Path, changes: dict[str, Any], message: str) -> None:
     rewrite(copy, **changes)
     with pytest.raises(ModelError, match=message):
+        load_card(copy)
+
+
+def test_card_with_impossible_figures_is_refused(copy: Path) -> None:
+    given = json.loads((copy / CARD_NAME).read_text())
+    rewrite(copy, threshold_curve=[{**given["threshold_curve"][0], "accuracy": 88.1}])
+    with pytest.raises(ModelError, match=r"threshold_curve.0.accuracy: .* less than or equal to 1"):
+        load_card(copy)
+    rewrite(copy, threshold_curve=given["threshold_curve"], training={**given["training"], "validation_images": 0})
+    with pytest.raises(ModelError, match=r"training.validation_images: .* greater than or equal to 1"):
         load_card(copy)
 
 

@@ -30,6 +30,17 @@ class Doubling:
         return SegmentOutput(batch * 2.0, first.astype(np.uint16), first / 100.0)
 
 
+def test_failures_are_counted_up_to_the_next_batch_that_runs():
+    runner, counts = Doubling(fails_on=1.0), []
+    compute = Compute(runner, lambda *_: counts.append(compute.failures), lambda *_: counts.append(compute.failures))
+    task = Task(FrameId(CAMERA, 0), 1, 1, 0.0, 9.0)
+    for number in (1.0, 1.0, 1.0, 2.0, 1.0):
+        compute.submit(RunBatch(1, (task,), 0), [Row(np.full((1, 3), number, np.float32), 0)])
+    compute.stop()
+    compute.loop()
+    assert counts == [1, 2, 3, 0, 1]
+
+
 def run(runner, *counts):
     """What the callbacks of batches of so many frames, one per lane, got."""
     done, failed = [], []

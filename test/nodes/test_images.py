@@ -141,6 +141,11 @@ def test_message_that_is_no_image_is_refused(message):
         from_message(message, "front")
 
 
+def test_image_without_pixels_says_so():
+    with pytest.raises(DataError, match="front: 0x0 bgr8: expected 1 to [0-9]+ pixels"):
+        from_message(Image(height=0, width=0, step=0, encoding="bgr8"), "front")
+
+
 def test_images_are_stretched_to_the_network():
     assert resize(RED, 6, 4) is RED
     assert resize(RED, 3, 8).shape == (3, 8, 3)
@@ -157,7 +162,8 @@ def test_folder_labels_by_class_folder_and_lets_classes_take_turns(tmp_path):
 def test_pictures_in_a_row_keep_their_numbers_order(tmp_path):
     for number in (10, 9, 1):
         (tmp_path / f"frame_{number}.png").write_bytes(encoded(np.full((2, 2), number, np.uint8)))
-    assert [int(frame.image[0, 0, 0]) for frame in frames(tmp_path)] == [1, 9, 10]
+    (tmp_path / "frame_1²3.png").write_bytes(encoded(np.full((2, 2), 77, np.uint8)))  # no decimal digit
+    assert [int(frame.image[0, 0, 0]) for frame in frames(tmp_path)] == [1, 77, 9, 10]
 
 
 def test_unreadable_file_is_a_frame_with_a_problem(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from itertools import pairwise
 from pathlib import Path
@@ -137,6 +138,21 @@ def test_a_file_of_torchvisions_tensors_starts_the_same_layers(theirs: Segmented
     said = start.fill(ours, FRAMES)
     assert said == f"started from {start.name}: 312 of {len(ours.state_dict())} tensors"
     assert torch.equal(features(ours), features(theirs))
+
+
+def test_an_autoencoder_between_segments_is_no_part_of_the_backbone(
+    theirs: SegmentedNetwork, onnx_file: Path, tmp_path: Path
+) -> None:
+    architecture = dataclasses.replace(ARCHITECTURES["mobilenetv2_fast"], bottleneck_channels=(8, None, None, None))
+    network, path = torchvision_module("models").mobilenet_v2(), tmp_path / "imagenet.safetensors"
+    nn.Sequential(*backbone(theirs)).load_state_dict(network.features.state_dict())
+    save_file(network.state_dict(), path)
+    for file, tensors in ((path, 312), (onnx_file, 260)):
+        ours = SegmentedNetwork(architecture)
+        said = starting_point(str(file), ours, "mobilenet_v2").fill(ours, FRAMES)
+        assert f": {tensors} of " in said
+        last, expected = ours[5].layers[-1], theirs[5].layers[-1]
+        assert torch.allclose(last[0].weight, expected[0].weight) == (tensors == 312)  # else folded
 
 
 def test_tensors_of_another_network_are_no_start(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
@@ -25,6 +26,9 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
 class ThresholdPoint(_Frozen):
     """One setting of the exits and what it brought on the validation images.
 
@@ -36,11 +40,11 @@ class ThresholdPoint(_Frozen):
         exit_shares: Share of images answered at each exit 1..K.
     """
 
-    thresholds: tuple[float, ...]
-    accuracy: float
-    mac_fraction: float
-    cost: float
-    exit_shares: tuple[float, ...]
+    thresholds: tuple[Share, ...]
+    accuracy: Share
+    mac_fraction: float = Field(ge=0.0)
+    cost: float = Field(ge=0.0)
+    exit_shares: tuple[Share, ...]
 
 
 class TrainingRecord(_Frozen):
@@ -52,8 +56,8 @@ class TrainingRecord(_Frozen):
     started_from: str | None = None
     seed: int
     epochs: int
-    training_images: int
-    validation_images: int
+    training_images: int = Field(ge=1)
+    validation_images: int = Field(ge=1)
     torch_version: str
 
 
@@ -94,8 +98,8 @@ class ModelCard(_Frozen):
     segment_macs: tuple[int, ...]
     exit_macs: tuple[int, ...]
     segment_parameters: tuple[int, ...]
-    accuracy_validation: tuple[float, ...]
-    accuracy_test: tuple[float, ...]
+    accuracy_validation: tuple[Share, ...]
+    accuracy_test: tuple[Share, ...]
     test_images: int
     temperatures: tuple[float, ...]
     threshold_curve: tuple[ThresholdPoint, ...]
@@ -103,7 +107,7 @@ class ModelCard(_Frozen):
     calibration_images: int | None = Field(default=None, ge=1)
     cost_basis: str = "multiply-accumulates"
     training: TrainingRecord
-    weights_files: tuple[str, ...]
+    weights_files: tuple[str, ...] = Field(min_length=1)
     weights_sha256: str
 
     _directory: Path | None = PrivateAttr(default=None)

@@ -86,7 +86,16 @@ class SegmentedNetwork(nn.Module):
                 if width is not None:
                     spans[cut].insert(0, decoder(width, channels))
                 features = encode.eval()(features)
+        self._cuts = cuts
         self.train()
+
+    def backbone(self) -> list[tuple[str, nn.Module]]:
+        """The backbone's layers by their names here, without what was put in front of a segment's first."""
+        found = []
+        for index, (segment, (start, end)) in enumerate(zip(self.segments, pairwise((0, *self._cuts)), strict=True)):
+            layers = list(cast(Segment, segment).layers.named_children())
+            found += [(f"segments.{index}.layers.{name}", layer) for name, layer in layers[start - end :]]
+        return found
 
     def __getitem__(self, number: int) -> Segment:
         """Segment `number`, counted from 1."""

@@ -246,7 +246,7 @@ class CameraSource(CoreNode):
                 self.step(FramesOffered(first, tuple(labels)))
             elif frame is not None and frame.image is None:
                 self._take(frame, now, stamp)
-                self.say_once(frame.problem, f"refused an unreadable frame: {frame.problem}")
+                self.say_once("unreadable", f"refused an unreadable frame: {frame.problem}")
                 self.step(FrameUnreadable(self._sequence - 1))
                 frame = self._reader.peek()
             else:

@@ -26,10 +26,12 @@ class Compute:
 
     Attributes:
         runner: what runs the segments; it may be exchanged for one that holds more of them.
+        failures: batches that have failed since the last that did not.
     """
 
     def __init__(self, runner: SegmentRunner, done: Done, failed: Failed) -> None:
         self.runner = runner
+        self.failures = 0
         self._done = done
         self._failed = failed
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
@@ -50,6 +52,8 @@ class Compute:
             try:
                 output = self.runner.run(batch.segment, gather(rows))
             except Exception as error:  # a backend may raise anything
+                self.failures += 1
                 self._failed(batch, error)
                 continue
+            self.failures = 0
             self._done(batch, output, time.monotonic() - began)

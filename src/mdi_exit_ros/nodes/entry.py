@@ -11,7 +11,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.errors import BrokenError, MdiExitError
 from mdi_exit_ros.lifetime import end_with_parent
 from mdi_exit_ros.policy.compiled import check_checkout
 
@@ -108,6 +108,9 @@ def run(*kinds: str, args: list[str] | None = None) -> int:
     except MdiExitError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except ExternalShutdownException:
         return 0
     finally:

@@ -15,7 +15,7 @@ from rclpy.publisher import Publisher
 
 from mdi_exit_msgs.msg import Policy, SourceStatus, WorkerStatus
 from mdi_exit_ros.codec import CodecError
-from mdi_exit_ros.errors import ConfigurationError, MdiExitError, MessageError
+from mdi_exit_ros.errors import BrokenError, ConfigurationError, MdiExitError, MessageError
 from mdi_exit_ros.model.backends.interface import SegmentOutput
 from mdi_exit_ros.model.backends.registry import resolve_backend
 from mdi_exit_ros.model.card import load_card
@@ -59,6 +59,7 @@ from mdi_exit_ros.profile import times_here
 from mdi_exit_ros.task import PeerId, Reason, Strategy
 
 MEMORY_POLL_S = 1.0
+FAILURES_MAX = 10  # batches in a row, after which the process ends
 PATIENCE_S = 10.0  # without a source, after which the node says so
 SOURCES_MAX = 64  # answered at once; a publisher takes milliseconds to make and 50 KB
 SOURCE_SILENT_S = 10.0  # after which a source's publisher is taken back
@@ -300,7 +301,10 @@ class SegmentWorker(CoreNode):
     def _on_failed(self, batch: RunBatch, error: Exception) -> None:
         segment = batch.segment
         self.say_once(f"compute:{segment}", f"segment {segment} failed on {len(batch.tasks)} frames: {error!r}")
-        self.feed(ServiceFailed(batch.lane))
+        with self.condition:
+            if self._compute.failures >= FAILURES_MAX:  # its empty queue would draw all frames here
+                self.crash = BrokenError(f"{FAILURES_MAX} batches in a row have failed, the last with {error!r}")
+            self.feed(ServiceFailed(batch.lane))
 
     # ---- actions ---------------------------------------------------------------------------------------------
 

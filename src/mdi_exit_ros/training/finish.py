@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -55,10 +56,9 @@ def write_model(
     The default thresholds are the cheapest that lose at most 0.2 points of accuracy against the last exit alone.
     """
     network.eval()
-    out_directory.mkdir(parents=True, exist_ok=True)
-    names = save_weights(network, out_directory, half=half_weights)
     if half_weights:
-        load_weights(network, [out_directory / name for name in names])  # what the figures are of
+        with tempfile.TemporaryDirectory() as folder:  # what the figures are of
+            load_weights(network, [Path(folder, name) for name in save_weights(network, Path(folder), half=True)])
     segment_macs, exit_macs = segment_costs(network, architecture.input_shape)
     logits = exit_logits(network, validation.images)
     if not np.isfinite(logits).all():
@@ -68,6 +68,8 @@ def write_model(
         )
     fitted = calibrate(logits, validation.labels, calibration.exit_costs(segment_macs, exit_macs))
     accuracy_test = exit_accuracy(exit_logits(network, test.images), test.labels)
+    out_directory.mkdir(parents=True, exist_ok=True)
+    names = save_weights(network, out_directory, half=half_weights)  # with the card, once all is known
     card = ModelCard(
         name=name,
         architecture=architecture,

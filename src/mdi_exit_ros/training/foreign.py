@@ -139,11 +139,7 @@ def settle_batch_norms(network: SegmentedNetwork, frames: torch.Tensor) -> None:
 
 def _normalised_convolutions(network: SegmentedNetwork) -> list[tuple[str, nn.Conv2d, str, nn.BatchNorm2d]]:
     """Names and modules of the backbone's convolutions and of the batch normalization behind each."""
-    layers = [
-        (f"segments.{number}.layers.{name}", layer)
-        for number in range(len(network))
-        for name, layer in network[number + 1].layers.named_modules()
-    ]
+    layers = [inner for place, layer in network.backbone() for inner in layer.named_modules(prefix=place)]
     return [
         (name, layer, norm_name, norm)
         for (name, layer), (norm_name, norm) in pairwise(layers)

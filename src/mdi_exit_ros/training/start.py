@@ -99,10 +99,8 @@ def _read_state(path: Path) -> dict[str, torch.Tensor]:
 
 def _named_alike(template: SegmentedNetwork, pretrained: list[nn.Module]) -> dict[str, torch.Tensor]:
     """The tensors of the layers of a backbone, by their names in `template`, which is cut from the same backbone."""
-    layers, tensors = iter(pretrained), {}
-    for number in range(len(template)):
-        for position, layer in enumerate(template[number + 1].layers):
-            if layer.state_dict() and not (number == 0 and position == 0):
-                for name, tensor in next(layers).state_dict().items():
-                    tensors[f"segments.{number}.layers.{position}.{name}"] = tensor
-    return tensors
+    return {
+        f"{place}.{name}": tensor
+        for (place, _), layer in zip(template.backbone(), pretrained, strict=True)
+        for name, tensor in layer.state_dict().items()
+    }

@@ -17,7 +17,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from mdi_exit_ros.cache import cache_directory
-from mdi_exit_ros.errors import ModelError
+from mdi_exit_ros.errors import ConfigurationError, MdiExitError, ModelError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.interface import LoadOptions
 from mdi_exit_ros.model.card import ModelCard, weights_digest
@@ -38,25 +38,37 @@ def ensure_exported(card: ModelCard) -> Path:
     free. Safe to call from many processes at once: one exports, the others wait.
 
     Raises:
-        ModelError: The weights cannot be read, card and weights disagree, torch is not installed, or the graphs
-            answer differently from torch.
+        ModelError: The weights cannot be read, card and weights disagree, torch is not installed, a layer cannot be
+            exported, or the graphs answer differently from torch.
+        ConfigurationError: The cache cannot be written.
     """
     parent = cache_directory("onnx")
     directory = parent / f"{card.model_id}-v{FORMAT}"
     if _is_whole(directory):
         return directory
+    try:
+        _export_into(directory, card)
+    except OSError as error:
+        raise ConfigurationError(
+            f"model {card.name!r} cannot be exported to {parent} ({error.strerror or error}): make room there, or set "
+            "XDG_CACHE_HOME to a writable folder"
+        ) from error
+    return directory
+
+
+def _export_into(directory: Path, card: ModelCard) -> None:
+    parent = directory.parent
     with FileLock(f"{directory}.lock"):
         if not _is_whole(directory):
             partial = Path(tempfile.mkdtemp(prefix=f"{card.model_id}-", dir=parent))
             try:
-                _export(card, partial)
+                _exported(card, partial)
                 sums = {path.name: weights_digest([path]) for path in sorted(partial.iterdir())}
                 (partial / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
                 shutil.rmtree(directory, ignore_errors=True)  # one that a crash or a full disk has damaged
                 os.replace(partial, directory)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    return directory
 
 
 def _is_whole(directory: Path) -> bool:
@@ -123,6 +135,18 @@ def _check(card: ModelCard, directory: Path) -> None:
     torch.set_num_threads(threads)  # which loading the reference has set
 
 
+def _exported(card: ModelCard, directory: Path) -> None:
+    """Exports to `directory` and checks the graphs."""
+    try:
+        _export(card, directory)
+        _check(card, directory)
+    except (MdiExitError, OSError):
+        raise
+    except Exception as error:  # torch's exporter and onnxruntime have errors of their own
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ModelError(f"model {card.name!r} cannot be exported: {reason}; use the backend torch") from error
+
+
 def _export(card: ModelCard, directory: Path) -> None:
     try:
         import torch
@@ -164,4 +188,3 @@ def _export(card: ModelCard, directory: Path) -> None:
                 opset_version=OPSET,
                 dynamo=False,
             )
-    _check(card, directory)

@@ -101,10 +101,11 @@ def load_eager(card: ModelCard, segments: tuple[int, ...], options: LoadOptions)
     check_options("torch", options, precisions=("fp32",), devices=devices)
     torch.set_num_threads(options.threads)
     torch.backends.cudnn.allow_tf32 = False  # fp32 is meant; convolutions would be rounded to TF32 unasked
-    network = load_network(card)
-    chosen: dict[int, nn.Module] = {
-        number: ClassifiedSegment(network[number]).eval().to(options.device) for number in segments
-    }
+    with _tracing.running():  # modules are called, and a load beside may trace, which patches all of them
+        network = load_network(card)
+        chosen: dict[int, nn.Module] = {
+            number: ClassifiedSegment(network[number]).eval().to(options.device) for number in segments
+        }
     return TorchRunner(card, chosen, options.device)
 
 

@@ -56,7 +56,9 @@ def from_message(message: Image | CompressedImage, name: str) -> NDArray[np.uint
     if isinstance(message, CompressedImage):
         return decode(bytes(message.data), name)
     where = f"{name}: {message.width}x{message.height} {message.encoding or 'without encoding'}"
-    if not 0 < message.width * message.height <= PIXELS_MAX or message.step * message.height != len(message.data):
+    if not 0 < message.width * message.height <= PIXELS_MAX:
+        raise DataError(f"{where}: expected 1 to {PIXELS_MAX} pixels")
+    if message.step * message.height != len(message.data):
         raise DataError(
             f"{where}: expected step * height = {message.step * message.height} bytes, got {len(message.data)}"
         )

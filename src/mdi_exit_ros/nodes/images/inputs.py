@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 import threading
 import zipfile
@@ -87,6 +88,8 @@ def open_input(name: str, class_names: Sequence[str]) -> ImageInput | TopicInput
         )
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return VideoInput(path)
+    if not os.access(path, os.R_OK):
+        raise DataError(f"input: {path} cannot be read: you lack the permission")
     if zipfile.is_zipfile(path):
         return ArchiveInput(path, class_names)
     raise DataError(f"input: {path} is neither a zip archive nor a video file ({', '.join(VIDEO_SUFFIXES)})")
@@ -145,7 +148,7 @@ class FolderInput:
 
 def _natural_key(path: PurePosixPath) -> tuple[Any, ...]:
     """Sorts 2.jpg before 10.jpg."""
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", str(path)))
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", str(path)))
 
 
 def _turn_key(path: PurePosixPath) -> tuple[Any, ...]:
