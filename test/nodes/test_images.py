@@ -124,6 +124,14 @@ def test_compressed_message_becomes_rgb():
     assert (found == (255, 0, 0)).all()
 
 
+@pytest.mark.parametrize(("packed", "colour"), [("", (255, 0, 0)), ("bayer_rggb8", (255, 0, 0)), ("mono8", (255,) * 3)])
+def test_compressed_mosaic_gets_its_colours_and_a_picture_of_one_stays(packed, colour):
+    mosaic = np.zeros((8, 8), np.uint8)
+    mosaic[::2, ::2] = 255
+    message = CompressedImage(format=f"bayer_rggb8; png compressed {packed}", data=encoded(mosaic))
+    assert tuple(from_message(message, "front")[4, 4]) == colour
+
+
 @pytest.mark.parametrize(
     "message",
     [

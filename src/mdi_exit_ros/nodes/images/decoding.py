@@ -54,7 +54,9 @@ def from_message(message: Image | CompressedImage, name: str) -> NDArray[np.uint
         DataError: an unknown encoding, or a size that disagrees with the bytes.
     """
     if isinstance(message, CompressedImage):
-        return decode(bytes(message.data), name)
+        pixels = decode(bytes(message.data), name)
+        mosaic = _mosaic_in(message.format)
+        return pixels if mosaic is None else np.asarray(cv2.cvtColor(pixels[:, :, 0], mosaic), np.uint8)
     where = f"{name}: {message.width}x{message.height} {message.encoding or 'without encoding'}"
     if not 0 < message.width * message.height <= PIXELS_MAX:
         raise DataError(f"{where}: expected 1 to {PIXELS_MAX} pixels")
@@ -69,6 +71,20 @@ def from_message(message: Image | CompressedImage, name: str) -> NDArray[np.uint
         return _converted(message, encoding)
     except Exception as error:  # OpenCV and cv_bridge raise whatever their parts raise
         raise DataError(f"{where}: cannot be converted to RGB: {error}") from error
+
+
+def _mosaic_in(compressed_format: str) -> int | None:
+    """OpenCV's conversion of the Bayer mosaic that image_transport packed as gray; None where it packed a picture.
+
+    Its format is `<encoding of the raw image>; <codec> compressed <encoding of what was packed>`, the last part empty
+    in older versions, which packed mosaics as they were.
+    """
+    raw, _, how = compressed_format.partition(";")
+    packed = how.partition("compressed")[2].strip()
+    if not raw.strip().startswith("bayer_") or packed not in ("", raw.strip()):
+        return None
+    encoding = _ENCODINGS.get(raw.strip())
+    return encoding.conversion if encoding is not None else None
 
 
 def _converted(message: Image, encoding: _Encoding) -> NDArray[np.uint8]:
