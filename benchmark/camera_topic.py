@@ -15,6 +15,7 @@ import array
 import json
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sensor_msgs.msg import Image
 
 from mdi_exit_msgs.msg import Classification
 from mdi_exit_ros.benchmark.bare import archive_files
+from mdi_exit_ros.errors import DataError
 from mdi_exit_ros.images import decode
 from mdi_exit_ros.nodes.entry import make_executor, spin_for
 from mdi_exit_ros.nodes.topics import CLASSIFICATION, IMAGE
@@ -195,7 +197,8 @@ def main() -> None:
     parser.add_argument("--low-seconds", type=float, default=10.0, help="at the low rate  [%(default)s]")
     parser.add_argument("--json", type=Path, required=True, metavar="FILE", help="where the result goes")
     options = parser.parse_args()
-    images = [decode(data, "image") for data in archive_files(options.archive)]
+    images = _images(parser, options.archive)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     rclpy.init()
     camera = Camera(options.namespace, images)
     try:
@@ -207,6 +210,16 @@ def main() -> None:
         camera.destroy_node()
         rclpy.try_shutdown()
     options.json.write_text(json.dumps({"full_rate": full, "low_rate": low}, indent=1) + "\n", encoding="utf-8")
+
+
+def _images(parser: argparse.ArgumentParser, archive: Path) -> list[np.ndarray[Any, Any]]:
+    try:
+        images = [decode(data, "image") for data in archive_files(archive)]
+    except (OSError, zipfile.BadZipFile, DataError) as error:
+        parser.error(f"--archive: expected a zip archive of images, {archive} is none: {error}")
+    if not images:
+        parser.error(f"--archive: expected images *.jpg in {archive}, found none")
+    return images
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.runner.launching import node_environment
 from mdi_exit_ros.transport import ALLOCATION_VARIABLES, TRANSPORTS
@@ -33,7 +34,9 @@ WARM_UP = 20  # messages of each size that do not count
 DEPTH = 4224  # as the nodes' topics of tasks
 JOIN_TIMEOUT_S = 15.0
 LEAVE_TIMEOUT_S = 3.0
-LIFETIME_S = 60.0
+START_S = 30.0  # of a lifetime: until the processes have found each other, and to end
+SENDING_S = 0.005  # to make and send one message, at most
+SLACK = 2.0  # of the time that all messages take; sleeps are longer than asked for
 PLAIN = "+plain"  # suffix of a transport: without the allocation settings of the nodes
 
 
@@ -54,6 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     transports = options.transport or ["default", "shared_memory"]
     sizes = options.size or list(SIZES)
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
     delays: dict[str, dict[int, list[list[float]]]] = {name: {size: [] for size in sizes} for name in transports}
     for _ in range(options.repeats):
         for name in transports:
@@ -69,7 +74,6 @@ def main() -> None:
         where = f"{row['transport']:24} {row['bytes']:8}"
         print(f"{where} {row['p50_ms']:8.3f} {spread:>16} {row['p95_ms']:8.3f} {lost:5}")
     if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
         document = {
             "method": __doc__,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -91,16 +95,17 @@ def one_way_s(transport: str, sizes: list[int], messages: int, interval_ms: floa
             environment = {key: value for key, value in environment.items() if key not in ALLOCATION_VARIABLES}
         topic = f"one_way/x{os.getpid()}_{time.monotonic_ns()}"
         count = messages + WARM_UP
+        longest_s = START_S + lifetime_of(count * len(sizes), interval_ms)
         words = [topic, str(count), str(interval_ms), *map(str, sizes)]
         receiver = subprocess.Popen(
             [sys.executable, __file__, RECEIVE, *words], env=environment, stdout=subprocess.PIPE, text=True
         )
         sender = subprocess.Popen([sys.executable, __file__, SEND, *words], env=environment)
         try:
-            output, _ = receiver.communicate(timeout=LIFETIME_S)
+            output, _ = receiver.communicate(timeout=longest_s)
             sender.wait(timeout=JOIN_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            sys.exit(f"error: with transport {transport} the two processes did not end within {LIFETIME_S:.0f} s")
+            sys.exit(f"error: with transport {transport} the two processes did not end within {longest_s:.0f} s")
         finally:
             for process in (receiver, sender):
                 process.kill()
@@ -109,6 +114,11 @@ def one_way_s(transport: str, sizes: list[int], messages: int, interval_ms: floa
         sys.exit(f"error: no messages with transport {transport}: the two processes did not find each other")
     heard: dict[str, list[tuple[int, float]]] = json.loads(output.splitlines()[-1])
     return {size: [delay for number, delay in heard.get(str(size), []) if number > WARM_UP] for size in sizes}
+
+
+def lifetime_of(messages: int, interval_ms: float) -> float:
+    """How long a receiver of so many messages waits for all of them (s); those that are late are not lost."""
+    return START_S + SLACK * messages * (interval_ms / 1000.0 + SENDING_S)
 
 
 def _row(transport: str, size: int, turns: list[list[float]], sent: int) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def _row(transport: str, size: int, turns: list[list[float]], sent: int) -> dict
 RECEIVE, SEND = "receive", "send"
 
 
-def receive(topic: str, count: int, sizes: list[int]) -> None:
+def receive(topic: str, count: int, interval_ms: float, sizes: list[int]) -> None:
     import rclpy
 
     from mdi_exit_msgs.msg import TaskBatch
@@ -150,7 +160,7 @@ def receive(topic: str, count: int, sizes: list[int]) -> None:
     node.create_subscription(TaskBatch, topic, note, DEPTH, raw=True)
     executor = make_executor()
     executor.add_node(node)
-    end = time.monotonic() + LIFETIME_S / 2
+    end = time.monotonic() + lifetime_of(count * len(sizes), interval_ms)
     while time.monotonic() < end and sum(map(len, heard.values())) < count * len(sizes):
         spin_for(executor, 0.2)
     print(json.dumps(heard), flush=True)
@@ -194,8 +204,11 @@ if __name__ == "__main__":
         role, name_of_topic, number_of_messages, interval, *lengths = sys.argv[1:]
         bytes_of_data = [int(length) for length in lengths]
         if role == RECEIVE:
-            receive(name_of_topic, int(number_of_messages), bytes_of_data)
+            receive(name_of_topic, int(number_of_messages), float(interval), bytes_of_data)
         else:
             send(name_of_topic, int(number_of_messages), float(interval), bytes_of_data)
     else:
-        main()
+        try:
+            main()
+        except MdiExitError as error:
+            sys.exit(f"error: {error}")

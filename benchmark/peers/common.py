@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.programs import end_with_benchmark
 from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.export import ensure_exported
@@ -51,6 +52,7 @@ class Job(NamedTuple):
     frames: int
     model: str
     backend: str
+    precision: str
     spans: tuple[tuple[int, int], ...]
     json: Path
 
@@ -75,7 +77,8 @@ class Stage:
     def __init__(self, job: Job, span: tuple[int, int]) -> None:
         self._card = load_card(job.model)
         self._first, self._last = span
-        self._runner = load_segments(self._card, range(span[0], span[1] + 1), backend=job.backend, threads=1)
+        numbers = range(span[0], span[1] + 1)
+        self._runner = load_segments(self._card, numbers, backend=job.backend, precision=job.precision, threads=1)
 
     @property
     def row_shape(self) -> tuple[int, int, int]:
@@ -117,7 +120,8 @@ class Camera:
         with zipfile.ZipFile(share_directory() / "data" / "cifar10_sample.zip") as archive:
             names = [entry.filename for entry in archive.infolist() if entry.filename.endswith(".jpg")]
             self._files = [archive.read(name) for name in names]
-        self._labels = np.array([card.class_names.index(Path(name).parent.name) for name in names])
+        class_ids = {name: number for number, name in enumerate(card.class_names)}
+        self._labels = np.array([class_ids.get(Path(name).parent.name, -1) for name in names])
         self._height, self._width, _ = card.input_shape
 
     def take(self, ids: NDArray[np.int64]) -> NDArray[np.uint8]:
@@ -126,7 +130,7 @@ class Camera:
         return np.stack([resize(decode(data, "image"), self._height, self._width) for data in files])
 
     def labels(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Class ids that are right."""
+        """Class ids that are right; -1 where the model has no such class."""
         return np.asarray(self._labels[ids % len(self._labels)])
 
 
@@ -202,7 +206,8 @@ def measure(job: Job, link: Link, libraries: Sequence[str]) -> None:
     drive(job, camera, link, WARM_UP_FRAMES)
     outcome = drive(job, camera, link, job.frames)
     latency_ms = 1000.0 * (outcome.answered_at - outcome.offered_at)
-    right = outcome.class_id == camera.labels(np.arange(job.frames))
+    labels = camera.labels(np.arange(job.frames))
+    right = (outcome.class_id == labels)[labels >= 0]
     result = {
         "name": job.name,
         "mode": job.mode,
@@ -210,10 +215,11 @@ def measure(job: Job, link: Link, libraries: Sequence[str]) -> None:
         "in_flight": job.in_flight,
         "model_id": card.model_id,
         "backend": job.backend,
+        "precision": job.precision,
         "segments": [list(range(first, last + 1)) for first, last in job.spans],
         "frames": job.frames,
         "answered": int(np.count_nonzero(outcome.exit)),
-        "accuracy": float(right.mean()),
+        "accuracy": float(right.mean()) if len(right) else None,
         "exits": [float((outcome.exit == number).mean()) for number in range(1, card.num_segments + 1)],
         "fps": job.frames / outcome.elapsed_s,
         "latency_ms": {f"p{share}": float(np.percentile(latency_ms, share)) for share in (50, 95, 99)},
@@ -242,14 +248,14 @@ def _versions(names: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def balanced_cut(card: ModelCard, backend: str, batch: int) -> int:
+def balanced_cut(card: ModelCard, backend: str, precision: str, batch: int) -> int:
     """The segment after which to cut in two, so that the slower half takes least time.
 
     The time of each segment is measured on frames that leave at the exits, so it is weighted by how many get there.
     """
     camera = Camera(card)
     thresholds = (*card.default_thresholds, 0.0)
-    runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, threads=1)
+    runner = load_segments(card, range(1, card.num_segments + 1), backend=backend, precision=precision, threads=1)
     cost = np.zeros(card.num_segments)
     for turn in range(2):
         cost[:] = 0.0  # the first turn warms up
@@ -279,7 +285,7 @@ def run(
     """Reads the command line and runs `serve`; what a user can put right ends in one line and exit status 2.
 
     Args:
-        needs: the library that `serve` imports, as pip names it.
+        needs: how to get the library that `serve` imports.
         batch: frames that travel together by default.
         in_flight: batches in flight by default.
     """
@@ -290,6 +296,7 @@ def run(
     parser.add_argument("--in-flight", type=_positive, default=in_flight, help="batches in flight")
     parser.add_argument("--model", default="mobilenetv2", help="shipped model or model folder")
     parser.add_argument("--backend", default="onnxruntime")
+    parser.add_argument("--precision", default="fp32")
     parser.add_argument("--workers", type=_positive, default=2, help="workers of a farm")
     parser.add_argument("--cut", type=_positive, help="last segment of a pipeline's first worker; balanced by default")
     parser.add_argument("--json", type=Path, required=True, help="where the result goes")
@@ -303,7 +310,7 @@ def run(
         if chosen.mode == FARM:
             spans: tuple[tuple[int, int], ...] = ((1, count),) * chosen.workers
         else:
-            cut = chosen.cut or balanced_cut(card, backend, chosen.batch)
+            cut = chosen.cut or balanced_cut(card, backend, chosen.precision, chosen.batch)
             if not 1 <= cut < count:
                 raise MdiExitError(f"--cut: expected 1 to {count - 1}, got {cut}")
             spans = ((1, cut), (cut + 1, count))
@@ -316,6 +323,7 @@ def run(
                 frames=chosen.frames,
                 model=chosen.model,
                 backend=backend,
+                precision=chosen.precision,
                 spans=spans,
                 json=chosen.json,
             )
@@ -333,9 +341,9 @@ def _fail(text: str) -> int:
 
 @contextlib.contextmanager
 def processes(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]]) -> Iterator[None]:
-    """One fresh process per entry of `arguments`; those that have not ended afterwards are stopped."""
+    """One fresh process per entry of `arguments`; those that have not ended afterwards, or with this, are stopped."""
     context = multiprocessing.get_context("spawn")
-    started = [context.Process(target=target, args=each, daemon=True) for each in arguments]
+    started = [context.Process(target=_until_the_end, args=(target, *each), daemon=True) for each in arguments]
     for process in started:
         process.start()
     try:
@@ -345,3 +353,8 @@ def processes(target: Callable[..., None], arguments: Sequence[tuple[Any, ...]])
             process.terminate()
         for process in started:
             process.join(STOP_TIMEOUT_S)
+
+
+def _until_the_end(target: Callable[..., None], *arguments: Any) -> None:
+    end_with_benchmark()
+    target(*arguments)

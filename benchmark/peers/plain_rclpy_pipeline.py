@@ -16,6 +16,7 @@ import numpy as np
 from common import PIPELINE, Job, Stage, measure, processes, run
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.peers import GET_ROS
 from mdi_exit_ros.errors import MdiExitError
 
 START_TIMEOUT_S = 60.0
@@ -139,7 +140,7 @@ if __name__ == "__main__":
     run(
         serve,
         name="plain_rclpy_pipeline",
-        needs="run `make setup`, or source ROS 2",
+        needs=GET_ROS,
         modes=(PIPELINE,),
         batch=1,
         in_flight=32,

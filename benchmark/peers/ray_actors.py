@@ -15,6 +15,8 @@ import numpy as np
 from common import FARM, PIPELINE, Job, Stage, StageOutput, measure, run
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.peers import BENCH_REQUIREMENTS
+
 OBJECT_STORE_BYTES = 256 * 2**20
 
 
@@ -105,7 +107,7 @@ if __name__ == "__main__":
     run(
         serve,
         name="ray_actors",
-        needs="pip install -c constraints.txt -r requirements-bench.txt",
+        needs=BENCH_REQUIREMENTS,
         modes=(PIPELINE, FARM),
         batch=32,
         in_flight=6,

@@ -19,6 +19,8 @@ import numpy as np
 from common import PIPELINE, STOP_TIMEOUT_S, Job, Stage, measure, processes, run
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.peers import REQUIREMENTS
+
 QUEUED_BATCHES = 2
 SENDS_UNDER_WAY = 8
 STOP = -1  # count of rows that ends a stream
@@ -181,7 +183,7 @@ if __name__ == "__main__":
     run(
         serve,
         name="torch_distributed_pipeline",
-        needs="pip install -c constraints.txt -r requirements.txt",
+        needs=REQUIREMENTS,
         modes=(PIPELINE,),
         batch=32,
         in_flight=6,

@@ -15,6 +15,8 @@ import numpy as np
 from common import FARM, PIPELINE, Job, Stage, measure, processes, run
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.peers import BENCH_REQUIREMENTS
+
 TASKS_HIGH_WATER_MARK = 2
 
 
@@ -95,7 +97,7 @@ if __name__ == "__main__":
     run(
         serve,
         name="zeromq_pipeline",
-        needs="pip install -c constraints.txt -r requirements-bench.txt",
+        needs=BENCH_REQUIREMENTS,
         modes=(PIPELINE, FARM),
         batch=32,
         in_flight=6,

@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import importlib
+import itertools
+import json
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mdi_exit_ros.benchmark import peers
 from mdi_exit_ros.benchmark.bare import archive_files, classify
-from mdi_exit_ros.benchmark.peers import PEERS, missing_library, peer_result
+from mdi_exit_ros.benchmark.peers import PEERS, missing_for, peer_result
 from mdi_exit_ros.errors import MdiExitError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.registry import load_segments
@@ -21,8 +25,8 @@ FRAMES = 200
 BATCHES = {"plain_rclpy_pipeline": 1}
 RUNS = [(name, mode) for name, peer in PEERS.items() for mode in peer.modes]
 FIELDS = {
-    *("name", "mode", "batch", "in_flight", "model_id", "backend", "segments", "frames", "answered", "accuracy"),
-    *("exits", "fps", "latency_ms", "cpu_s_per_1000_frames", "bytes_per_frame", "versions"),
+    *("name", "mode", "batch", "in_flight", "model_id", "backend", "precision", "segments", "frames", "answered"),
+    *("accuracy", "exits", "fps", "latency_ms", "cpu_s_per_1000_frames", "bytes_per_frame", "versions"),
 }
 
 pytestmark = pytest.mark.timeout(300)
@@ -48,7 +52,7 @@ def bare_answers(repository: Path, batch: int) -> tuple[float, list[float]]:
 
 @pytest.mark.parametrize(("name", "mode"), RUNS)
 def test_peer_computes_what_the_bare_loop_computes(name: str, mode: str, repository: Path) -> None:
-    if (missing := missing_library(name)) is not None:
+    if (missing := missing_for(name)) is not None:
         pytest.skip(missing)
     result = peer_result(name, mode, FRAMES)
     card = load_card("mobilenetv2")
@@ -77,8 +81,56 @@ def test_peer_computes_what_the_bare_loop_computes(name: str, mode: str, reposit
 def test_peer_whose_library_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     peer = PEERS["zeromq_pipeline"]._replace(module="no_such_library")
     monkeypatch.setitem(peers.PEERS, "zeromq_pipeline", peer)
-    with pytest.raises(MdiExitError, match="no_such_library, which is not installed: pip install .*requirements-bench"):
+    with pytest.raises(MdiExitError, match="no_such_library, which is not installed: .* -m pip install .*-bench"):
         peer_result("zeromq_pipeline", "farm", 1)
+
+
+def test_a_program_is_told_what_computes_and_on_how_many_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+
+    def run(command: list[str]) -> tuple[int, str]:
+        told.append(command)
+        Path(command[command.index("--json") + 1]).write_text("{}")
+        return 0, ""
+
+    monkeypatch.setattr(peers, "_run", run)
+    monkeypatch.setattr(peers, "missing_for", lambda name: None)
+    assert peer_result("zeromq_pipeline", "farm", 1, backend="openvino", precision="bf16", workers=6) == {}
+    peer_result("zeromq_pipeline", "farm", 1)
+    options = [dict(itertools.pairwise(command)) for command in told]
+    assert [each["--precision"] for each in options] == ["bf16", "fp32"]
+    assert [each.get("--workers") for each in options] == ["6", None]
+
+
+class AtOnce:
+    """Answers every frame with class 3 at the first exit."""
+
+    def __init__(self) -> None:
+        self._came: list[np.ndarray[Any, Any]] = []
+
+    def offer(self, ids: np.ndarray[Any, Any], frames: np.ndarray[Any, Any]) -> None:
+        self._came.append(np.stack([ids, np.full_like(ids, 3), np.ones_like(ids)], axis=1))
+
+    def answers(self, timeout_s: float) -> list[np.ndarray[Any, Any]]:
+        came, self._came = self._came, []
+        return came
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_without_the_classes_of_the_images_has_no_accuracy(
+    known: bool, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(repository / "benchmark" / "peers"))
+    common = importlib.import_module("common")
+    card = load_card("mobilenetv2")
+    if not known:
+        card = card.model_copy(update={"class_names": tuple(f"mine{number}" for number in range(10))})
+    monkeypatch.setattr(common, "load_card", lambda name: card)
+    job = common.Job("n", "farm", 32, 64, 320, "m", "onnxruntime", "fp32", ((1, 5),), tmp_path / "result.json")
+    common.measure(job, AtOnce(), [])
+    result = json.loads(job.json.read_text())
+    assert result["precision"] == "fp32"
+    assert (result["accuracy"] is not None) == known
 
 
 @pytest.mark.parametrize(("name", "mode"), [("nothing", "farm"), ("torch_distributed_pipeline", "farm")])
@@ -88,7 +140,7 @@ def test_unknown_peer_or_mode_is_refused(name: str, mode: str) -> None:
 
 
 def test_failure_carries_the_last_lines() -> None:
-    if (missing := missing_library("zeromq_pipeline")) is not None:
+    if (missing := missing_for("zeromq_pipeline")) is not None:
         pytest.skip(missing)
     with pytest.raises(MdiExitError, match="ended with 2: error: no model 'nowhere'"):
         peer_result("zeromq_pipeline", "farm", 1, model="nowhere")
@@ -103,5 +155,7 @@ def test_program_without_its_library_fails_in_one_line(repository: Path, tmp_pat
         f"runpy.run_path({str(program)!r}, run_name='__main__')"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
-    expected = "error: zmq is not installed: pip install -c constraints.txt -r requirements-bench.txt\n"
-    assert (done.returncode, done.stderr) == (2, expected)
+    expected = (
+        f"error: zmq is not installed: {sys.executable} -m pip install -c constraints.txt -r requirements-bench.txt"
+    )
+    assert (done.returncode, done.stderr) == (2, f"{expected}\n")

@@ -38,7 +38,9 @@ def test_processes_that_cannot_find_each_other_are_reported(monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("domain", "reach", "advice"),
     [
-        ("102", "SUBNET", "0 to 101"),
+        ("102", "SUBNET", "0 to 101 or 215 to 232"),
+        ("214", "SUBNET", "0 to 101"),
+        ("233", "SUBNET", "0 to 101"),
         ("x", "SUBNET", "0 to 101"),
         ("1", "EVERYWHERE", "one of SUBNET"),
         ("1", "OFF", "unset"),
@@ -52,6 +54,15 @@ def test_settings_that_keep_nodes_apart_are_named(
     check = doctor._discovery()
     assert check.status == "FAILED"
     assert advice in check.advice
+
+
+@pytest.mark.parametrize("domain", ["", "0", "101", "215", "232"])
+def test_domains_beside_the_ports_that_the_system_hands_out_are_fine(
+    domain: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", domain)
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    assert doctor._discovery().ok
 
 
 def test_without_ros_every_failing_row_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

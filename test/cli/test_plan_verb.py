@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from click.testing import CliRunner
 
-from mdi_exit_ros.cli import plan_rate
+from mdi_exit_ros.cli import plan_check, plan_rate
 from mdi_exit_ros.cli.main import run
 from mdi_exit_ros.cli.plan import plan
 from mdi_exit_ros.errors import ConfigurationError
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.profile import BackendProfile, Profile, ServiceTime, save_profile
+from mdi_exit_ros.task import Strategy
 from mdi_exit_ros.topology import load_topology
 
 FACTS = {"machine": {"processor": "P"}, "measured_on": "2026-11-25", "method": "by hand"}
@@ -202,6 +204,32 @@ def test_the_simulator_bears_out_a_plan_and_what_is_missing_without_a_computer(
     assert fewer["estimated_fps"] < fewer["reached_fps"] < 1.5 * fewer["estimated_fps"]
     assert fewer["refused_share"] > 0.05
     assert "check: simulated at 900 frames/s" in capsys.readouterr().out
+
+
+class SlowAtFirst:
+    """Stands in for a simulation: 10 frames of 900 ms in the first second, then 30 of 20 ms, then the end."""
+
+    def __init__(self, *_: object) -> None:
+        self.clock = SimpleNamespace(now=0.0)
+        self._seen: dict[str, Any] = {}
+        self.sources = {"camera": SimpleNamespace(core=SimpleNamespace(summary=lambda: self._seen))}
+
+    def run(self, look: Any) -> dict[str, Any]:
+        for at_s, ok, mean_ms in ((0.0, 0, None), (1.0, 10, 900.0), (2.0, 40, 240.0), (99.0, 50, 500.0)):
+            self.clock.now = at_s
+            self._seen = {"offered": ok, "ok": ok, "refused": {}, "latency_ms": {"mean": mean_ms}}
+            look(ok, 0)
+        return self._seen
+
+
+def test_the_latency_of_a_check_leaves_the_first_second_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan_check, "Simulation", SlowAtFirst)
+    for name in ("topology_keys", "make_scenario", "simulated_model"):
+        monkeypatch.setattr(plan_check, name, lambda *_, **__: {})
+    arrangement: Any = SimpleNamespace(names=("a",), rate_hz=30.0, strategy=Strategy.LOCAL)
+    checked = plan_check.check_by_simulation(arrangement, [], 30.0, "raw", 64, {}, 0.1)
+    assert (checked.latency_ms, checked.reached_fps) == (pytest.approx(20.0), 30.0)
+    assert checked.holds
 
 
 @pytest.mark.parametrize(

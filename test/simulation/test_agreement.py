@@ -144,6 +144,40 @@ def test_thresholds_are_in_the_order_of_their_exits() -> None:
     assert repeat(run, Path("run.json")).thresholds == [number / 100 for number in range(1, 12)]
 
 
+def test_thresholds_that_the_run_left_as_they_are_are_the_models() -> None:
+    nodes = {"controller": {"exit_threshold.3": 0.5}}
+    run = {**RUN, "options": {**RUN["options"], "controller": {}, "nodes": nodes}}
+    asked: list[str] = []
+
+    def thresholds_of(model: str) -> tuple[float, ...]:
+        asked.append(model)
+        return (0.9, 0.8, 0.7, 0.6)
+
+    assert repeat(run, PATH, thresholds_of=thresholds_of).thresholds == [0.9, 0.8, 0.5, 0.6]
+    assert asked == ["mobilenetv2"]
+    nodes["controller"].clear()
+    assert repeat(run, PATH, thresholds_of=thresholds_of).thresholds is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "text"),
+    [
+        ({}, {"composed": True}, "--compare: run.json is of a run with --use-composition"),
+        ({}, {"params_files": ["a.yaml", "b.yaml"]}, "of a run with parameter files (a.yaml, b.yaml)"),
+        ({"backend": "mixed"}, {}, "of a run with workers of several backends"),
+        ({"precision": "mixed"}, {}, "of a run with workers of several precisions"),
+    ],
+)
+def test_what_no_simulation_repeats_is_refused_in_one_line(
+    changes: dict[str, Any], options: dict[str, Any], text: str
+) -> None:
+    assert repeat(RUN | {"options": RUN["options"] | {"composed": False, "params_files": []}}, PATH).frames == 2000
+    with pytest.raises(DataError) as caught:
+        repeat(RUN | changes | {"options": RUN["options"] | options}, PATH)
+    assert text in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 def test_simulated_summary_is_refused() -> None:
     with pytest.raises(DataError, match=r"run\.json is of a simulation: expected the summary of mdi-exit run --json"):
         repeat(RUN | {"simulated": True}, PATH)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mdi_exit_ros.benchmark.programs import end_with_benchmark
 from mdi_exit_ros.errors import BackendError
 from mdi_exit_ros.images import decode, resize
 from mdi_exit_ros.model.backends.interface import SegmentRunner
@@ -109,6 +110,7 @@ def _loop(
     barrier: Barrier,
     report: multiprocessing.SimpleQueue[tuple[int, float, float, int, list[float]]],
 ) -> None:
+    end_with_benchmark()
     card = load_card(work.model)
     runner = load_segments(
         card,
@@ -191,7 +193,7 @@ def frame_latency_ms(work: Work, files: list[bytes], *, frames: int, rate_hz: fl
         frames: frames to measure.
         rate_hz: when they come; 0: one right after the other. Between rare frames caches get cold.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), end_with_benchmark) as process:
         return process.submit(_one_by_one, work, files, frames, rate_hz).result()
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mdi_exit_ros.benchmark.graph import GraphWork
+from mdi_exit_ros.benchmark.programs import missing_program, program
 from mdi_exit_ros.errors import MdiExitError
-from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.lifetime import ending_with_parent
 from mdi_exit_ros.runner.launching import node_environment
 
+PROGRAM = "camera_topic.py"
 NAMESPACE = "/camera_topic"
 # Of a camera whose images shall all be answered: nothing is overwritten on the way, nothing refused for a newer one.
 PARAMETERS = """/**:
@@ -61,34 +63,29 @@ def camera_run(
     Raises:
         MdiExitError: the graph or the camera failed; the message carries the last lines that it printed.
     """
-    program = share_directory() / "benchmark" / "camera_topic.py"
-    if not program.is_file():
-        raise MdiExitError(f"{program} is missing: it comes with a checkout, run this from one")
+    if (missing := missing_program(PROGRAM)) is not None:
+        raise MdiExitError(missing)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         parameters = folder / "parameters.yaml"
         parameters.write_text(PARAMETERS.format(namespace=NAMESPACE, depth=2 * in_flight), encoding="utf-8")
-        environment = node_environment(here_only=True, domain_id=None, log_folder=folder)
-        graph = _Process(
-            "graph",
-            folder,
-            [
-                *("-m", "mdi_exit_ros.cli.main", "run", "--input", "topic", "--namespace", NAMESPACE),
-                *("--params-file", str(parameters)),
-                *("--topology", work.topology, "--strategy", work.strategy, "--model", work.model),
-                *("--backend", work.backend, "--precision", work.precision, *extra),
-            ],
-        )
-        camera = _Process(
-            "camera",
-            folder,
-            [
-                *(str(program), "--namespace", NAMESPACE, "--archive", str(archive), "--in-flight", str(in_flight)),
-                *("--seconds", str(full_s), "--low-rate", str(LOW_RATE_HZ), "--low-seconds", str(low_s)),
-            ],
-            {**environment, "PYTHONPATH": ":".join(path for path in sys.path if path)},
-        )
-        try:
+        environment = dict(node_environment(here_only=True, domain_id=None, log_folder=folder))
+        graph_arguments = [
+            *("-m", "mdi_exit_ros.cli.main", "run", "--input", "topic", "--namespace", NAMESPACE),
+            *("--params-file", str(parameters)),
+            *("--topology", work.topology, "--strategy", work.strategy, "--model", work.model),
+            *("--backend", work.backend, "--precision", work.precision, *extra),
+        ]
+        camera_arguments = [
+            *(str(program(PROGRAM)), "--namespace", NAMESPACE, "--archive", str(archive)),
+            *("--in-flight", str(in_flight), "--seconds", str(full_s)),
+            *("--low-rate", str(LOW_RATE_HZ), "--low-seconds", str(low_s)),
+        ]
+        environment["PYTHONPATH"] = ":".join(path for path in sys.path if path)
+        with (
+            _Process("graph", folder, graph_arguments) as graph,
+            _Process("camera", folder, camera_arguments, environment) as camera,
+        ):
             deadline = time.monotonic() + TIMEOUT_S + full_s + low_s
             while camera.running and graph.running:
                 if time.monotonic() > deadline:
@@ -99,13 +96,10 @@ def camera_run(
             found = camera.result()
             graph.stop()
             return CameraRun(found["full_rate"], found["low_rate"], graph.result())
-        finally:
-            camera.stop()
-            graph.stop()
 
 
 class _Process:
-    """A Python program that writes its result to the file behind `--json`."""
+    """A Python program that writes its result to the file behind `--json`; stopped when it is left."""
 
     def __init__(
         self, name: str, folder: Path, arguments: Sequence[str], environment: Mapping[str, str] | None = None
@@ -115,7 +109,15 @@ class _Process:
         self._log = folder / f"{name}.log"
         command = [sys.executable, *arguments, "--json", str(self._result)]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+            self._process = subprocess.Popen(
+                command, stdout=log, stderr=subprocess.STDOUT, env=environment, preexec_fn=ending_with_parent()
+            )
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def running(self) -> bool:

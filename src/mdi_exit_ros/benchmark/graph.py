@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import psutil
 
 from mdi_exit_ros.errors import MdiExitError
+from mdi_exit_ros.lifetime import ending_with_parent
 
 RUN_TIMEOUT_S = 300.0
 SAMPLE_S = 0.5
@@ -55,7 +55,9 @@ def graph_summary(work: GraphWork, *, frames: int, extra: Sequence[str] = ()) ->
             *("--backend", work.backend, "--precision", work.precision, "--frames", str(frames)),
             *("--json", str(path), *extra),
         ]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ)
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=ending_with_parent()
+        )
         usage = _Usage(process.pid)
         sampling = threading.Thread(target=usage.sample, daemon=True)
         sampling.start()

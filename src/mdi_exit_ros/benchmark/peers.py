@@ -14,12 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mdi_exit_ros.benchmark.programs import missing_program, program
 from mdi_exit_ros.errors import MdiExitError
-from mdi_exit_ros.resources import share_directory
+from mdi_exit_ros.lifetime import ending_with_parent
 
 RUN_TIMEOUT_S = 300.0
-BENCH_REQUIREMENTS = "pip install -c constraints.txt -r requirements-bench.txt"
-REQUIREMENTS = "pip install -c constraints.txt -r requirements.txt"
+BENCH_REQUIREMENTS = f"{sys.executable} -m pip install -c constraints.txt -r requirements-bench.txt"
+REQUIREMENTS = f"{sys.executable} -m pip install -c constraints.txt -r requirements.txt"
+GET_ROS = "run `make setup`, or source ROS 2"
 
 
 class Peer(NamedTuple):
@@ -34,16 +36,20 @@ PEERS = {
     "zeromq_pipeline": Peer(("pipeline", "farm"), "zmq", BENCH_REQUIREMENTS),
     "torch_distributed_pipeline": Peer(("pipeline",), "torch", REQUIREMENTS),
     "ray_actors": Peer(("pipeline", "farm"), "ray", BENCH_REQUIREMENTS),
-    "plain_rclpy_pipeline": Peer(("pipeline",), "rclpy", "run `make setup`, or source ROS 2"),
+    "plain_rclpy_pipeline": Peer(("pipeline",), "rclpy", GET_ROS),
 }
 
 
-def missing_library(name: str) -> str | None:
-    """What is not installed that the named peer needs, in one line; None when it can run."""
+def missing_for(name: str) -> str | None:
+    """What is not there that the named peer needs, its program among it, in one line; None when it can run."""
     peer = PEERS[name]
-    if importlib.util.find_spec(peer.module) is not None:
-        return None
-    return f"{name} needs {peer.module}, which is not installed: {peer.install}"
+    if importlib.util.find_spec(peer.module) is None:
+        return f"{name} needs {peer.module}, which is not installed: {peer.install}"
+    return missing_program(_file(name))
+
+
+def _file(name: str) -> str:
+    return f"peers/{name}.py"
 
 
 def peer_result(
@@ -55,6 +61,8 @@ def peer_result(
     in_flight: int | None = None,
     model: str = "mobilenetv2",
     backend: str = "onnxruntime",
+    precision: str = "fp32",
+    workers: int | None = None,
 ) -> dict[str, Any]:
     """Runs a peer program in processes of its own and returns its JSON result.
 
@@ -64,30 +72,27 @@ def peer_result(
         frames: frames to measure, after its warm-up.
         batch: frames that travel together; the program's own choice by default.
         in_flight: batches in flight; the program's own choice by default.
+        workers: of a farm, one thread each; the program's own choice by default.
 
     Raises:
-        MdiExitError: no such peer or mode, its library is not installed, or the run failed; then the message carries
+        MdiExitError: no such peer or mode, it or its library is not there, or the run failed; then the message carries
             the last lines that it printed.
     """
     if name not in PEERS:
         raise MdiExitError(f"no peer {name!r}: expected one of {', '.join(PEERS)}")
     if mode not in PEERS[name].modes:
         raise MdiExitError(f"{name} has no mode {mode!r}: expected {' or '.join(PEERS[name].modes)}")
-    if (missing := missing_library(name)) is not None:
+    if (missing := missing_for(name)) is not None:
         raise MdiExitError(missing)
-    program = share_directory() / "benchmark" / "peers" / f"{name}.py"
-    if not program.is_file():
-        raise MdiExitError(f"{program} is missing: the peer programs come with a checkout, run this from one")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "result.json"
         command = [
-            *(sys.executable, str(program), "--frames", str(frames), "--mode", mode),
-            *("--model", model, "--backend", backend, "--json", str(path)),
+            *(sys.executable, str(program(_file(name))), "--frames", str(frames), "--mode", mode),
+            *("--model", model, "--backend", backend, "--precision", precision, "--json", str(path)),
         ]
-        if batch is not None:
-            command += ["--batch", str(batch)]
-        if in_flight is not None:
-            command += ["--in-flight", str(in_flight)]
+        for option, value in (("--batch", batch), ("--in-flight", in_flight), ("--workers", workers)):
+            if value is not None:
+                command += [option, str(value)]
         status, output = _run(command)
         if status != 0 or not path.is_file():
             tail = " | ".join(output.strip().splitlines()[-5:])
@@ -106,6 +111,7 @@ def _run(command: list[str]) -> tuple[int, str]:
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=ending_with_parent(),
     )
     try:
         output, _ = process.communicate(timeout=RUN_TIMEOUT_S)

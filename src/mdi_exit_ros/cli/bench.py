@@ -14,16 +14,16 @@ from rich.console import Console
 from rich.table import Table
 
 from mdi_exit_ros.benchmark.bare import Layout, Work, archive_files, bare_run, best_layout, frame_latency_ms
-from mdi_exit_ros.benchmark.camera_topic import LOW_RATE_HZ, CameraRun, camera_run
+from mdi_exit_ros.benchmark.camera_topic import LOW_RATE_HZ, PROGRAM, CameraRun, camera_run
 from mdi_exit_ros.benchmark.graph import GraphWork, graph_summary, peak_rate
-from mdi_exit_ros.benchmark.peers import PEERS, missing_library, peer_result
+from mdi_exit_ros.benchmark.peers import PEERS, missing_for, peer_result
+from mdi_exit_ros.benchmark.programs import missing_program
 from mdi_exit_ros.benchmark.results import latency_row, recorded_efficiency, regressions, row
 from mdi_exit_ros.cli.output import json_option, write_json
 from mdi_exit_ros.cli.run import own_parameters
-from mdi_exit_ros.errors import ConfigurationError
+from mdi_exit_ros.errors import ConfigurationError, MdiExitError
 from mdi_exit_ros.machine import machine
-from mdi_exit_ros.model.backends.export import ensure_exported
-from mdi_exit_ros.model.backends.registry import resolve_backend
+from mdi_exit_ros.model.backends.registry import load_segments, resolve_backend
 from mdi_exit_ros.model.card import load_card
 from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.policy.compiled import is_compiled
@@ -35,7 +35,8 @@ METHOD = (
     "Bare loop, graphs and peers in turn, repeated; medians, and efficiency as the median of the turns' ratios. All "
     "decode the same JPEG files and run the same segments, exits and thresholds. The bare loop runs at the batch size "
     "and process count that were fastest in a search just before. Each warms up first; graph frames/s: answered frames "
-    "between the first fifth and the last twentieth of a run. Processor time counts every process of a run. "
+    "between the first fifth and the last twentieth of a run. Peers' workers have one thread each: pipelines "
+    "have two workers, farms one per processor. Processor time counts every process of a run. "
     "Camera topic: decoded images as sensor_msgs/Image from a process of its own, which counts their Classification "
     "messages: at full rate with a bounded number in flight, reliable and deeply queued, and at 20 Hz with one. "
     "Latency from publishing to receiving. Added: p50 less that of one decoded frame in the bare loop, batch 1, one "
@@ -73,6 +74,22 @@ class _Graph(NamedTuple):
         return {"strategy": self.strategy.value, "topology": self.topology, "composed": self.composed}
 
 
+def _cameras(values: tuple[str, ...], console: Console) -> list[_Graph]:
+    """Graphs to measure from an image topic; none, and a word, where the program that plays the camera is missing."""
+    found = _graphs("--camera-topic", values)
+    missing = missing_program(PROGRAM) if found else None
+    if missing is not None:
+        console.print(f"left out: camera topics, {missing}", soft_wrap=True)
+    return found if missing is None else []
+
+
+def _check_parameters(parameters: tuple[str, ...]) -> None:
+    for text in parameters:
+        key = text.partition("=")[0].rpartition(":")[2]
+        if key in ("backend", "precision"):
+            raise ConfigurationError(f"--param: every row has one {key}: expected --{key} instead of {text!r}")
+
+
 def _graphs(option: str, values: tuple[str, ...]) -> list[_Graph]:
     if values == ("none",):
         return []
@@ -98,7 +115,7 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
             raise ConfigurationError(
                 f"--peer: expected NAME:MODE, one of {', '.join(DEFAULT_PEERS)}, or none; got {value!r}"
             )
-        missing = missing_library(name)
+        missing = missing_for(name)
         if missing is None:
             found.append((name, mode))
         else:
@@ -191,7 +208,8 @@ def bench(
     from mdi_exit_ros.runner.summary import file_hash
 
     console = Console(stderr=True)
-    direct, behind_topics = _graphs("--graph", graphs), _graphs("--camera-topic", cameras)
+    _check_parameters(parameters)
+    direct, behind_topics = _graphs("--graph", graphs), _cameras(cameras, console)
     chosen = [] if peers == ("none",) else _peers(peers or DEFAULT_PEERS, console)
     if not (direct or behind_topics or chosen):
         raise ConfigurationError("nothing to measure: expected a --graph, a --camera-topic or a --peer, got none")
@@ -207,8 +225,7 @@ def bench(
     if check is not None:
         names = [*map(str, direct), *(graph.topic_name for graph in behind_topics)]
         recorded = recorded_efficiency(check, names, **conditions)
-    if backend != "torch":
-        ensure_exported(card)
+    load_segments(card, (1,), backend=backend, precision=precision)  # what cannot be is told now
     archive = sample_archive()
     files = archive_files(archive)
     cores = len(os.sched_getaffinity(0))
@@ -216,6 +233,10 @@ def bench(
 
     def work_of(graph: _Graph) -> GraphWork:
         return GraphWork(graph.topology, graph.strategy, model, backend, precision)
+
+    def peer_result_of(name: str, mode: str) -> dict[str, Any]:
+        count = max(1000, frames // 3)
+        return peer_result(name, mode, count, model=model, backend=backend, precision=precision, workers=cores)
 
     bare: dict[bool, tuple[Work, Layout, dict[str, float]]] = {}
     wanted = {graph.strategy.has_exits for graph in (*direct, *behind_topics)} | ({True} if chosen else set())
@@ -247,8 +268,12 @@ def bench(
             further = (*graph.options, *extra)
             times = {"full_s": camera_seconds, "low_s": 2.0 * camera_seconds}
             seen.append(camera_run(work_of(graph), archive, in_flight=camera_in_flight, **times, extra=further))
-        for (name, mode), results in peer_runs.items():
-            results.append(peer_result(name, mode, max(1000, frames // 3), model=model, backend=backend))
+        for peer, results in list(peer_runs.items()):
+            try:
+                results.append(peer_result_of(*peer))
+            except MdiExitError as error:
+                console.print(f"left out: {error}", soft_wrap=True, markup=False)
+                del peer_runs[peer]
 
     reference = {exits: [run["fps"] for run in runs] for exits, runs in bare_runs.items()}
     rows = [

@@ -20,7 +20,9 @@ from mdi_exit_ros.errors import MdiExitError
 
 SUPPORTED_PYTHONS = ((3, 11), (3, 12), (3, 13))
 TESTED_DISTRIBUTION = "kilted"
-LARGEST_DOMAIN_ID = 101  # above it, discovery ports collide with those that the system hands out
+# "domain IDs 0-101 and 215-232 can be safely used without colliding with ephemeral ports": ROS 2's page on the domain
+# ID, for Linux as it comes (net.ipv4.ip_local_port_range of 32768 to 60999).
+DOMAIN_IDS = (range(102), range(215, 233))
 DISCOVERY_RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 GET_ROS = "source ROS 2 (source /opt/ros/kilted/setup.bash), or run `make setup` in a checkout"
 BUILD_MESSAGES = "run `make setup` in a checkout, or colcon build and source install/setup.bash"
@@ -94,8 +96,9 @@ def _discovery() -> Check:
     domain = os.environ.get("ROS_DOMAIN_ID", "0") or "0"
     reach = os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET") or "SUBNET"
     detail = f"domain {domain}, range {reach}"
-    if not (domain.isdigit() and int(domain) <= LARGEST_DOMAIN_ID):
-        return Check("discovery", False, detail, f"set ROS_DOMAIN_ID to a whole number from 0 to {LARGEST_DOMAIN_ID}")
+    if not (domain.isdigit() and any(int(domain) in ids for ids in DOMAIN_IDS)):
+        ids = " or ".join(f"{ids[0]} to {ids[-1]}" for ids in DOMAIN_IDS)
+        return Check("discovery", False, detail, f"set ROS_DOMAIN_ID to a whole number from {ids}")
     if reach not in DISCOVERY_RANGES:
         advice = f"set ROS_AUTOMATIC_DISCOVERY_RANGE to one of {', '.join(DISCOVERY_RANGES)}"
         return Check("discovery", False, detail, advice)
@@ -129,7 +132,7 @@ def _backends() -> Check:
 
     found = available_backends()
     if not found:
-        return Check("backends", False, "none", "pip install onnxruntime (or openvino, or torch)")
+        return Check("backends", False, "none", f"{sys.executable} -m pip install onnxruntime (or openvino, or torch)")
     return Check("backends", True, ", ".join(f"{name} {number}" for name, number in found.items()))
 
 

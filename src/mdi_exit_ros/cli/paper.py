@@ -129,7 +129,11 @@ def _missing(name: str) -> str | None:
 
 
 def _figures(experiments: Sequence[str], models: Sequence[str], extent: Extent, seed: int) -> dict[str, list[Point]]:
-    """The points of every figure, by its file's name."""
+    """The points of every figure, by its file's name.
+
+    Raises:
+        ConfigurationError: two figures would have the same name.
+    """
     from mdi_exit_ros.simulation.experiments import EXPERIMENTS, Request
     from mdi_exit_ros.simulation.scenario import load_scenario, read_scenario_keys
 
@@ -144,6 +148,8 @@ def _figures(experiments: Sequence[str], models: Sequence[str], extent: Extent, 
         for name in used:
             model = _model(load_scenario(scenario_name, {**content, "model": name, "seed": seed}))
             figure = experiment if experiment == "scale" else f"{experiment}_{model.name}"
+            if figure in figures:
+                raise ConfigurationError(f"--model: expected networks of different names, two are called {model.name}")
             figures[figure] = make(Request(content, model, name, extent, seed))
     return figures
 
@@ -232,11 +238,10 @@ def _write(
         "rows": rows,
         "measured": measured,
     }
-    stem = folder / name
     draw: Callable[..., Any] = DRAW[experiment]
-    draw(rows, measured).savefig(stem.with_suffix(".png"), dpi=DPI)
-    write_json(document, stem.with_suffix(".json"))
-    tables = [(stem.with_suffix(".csv"), rows)]
+    draw(rows, measured).savefig(folder / f"{name}.png", dpi=DPI)
+    write_json(document, folder / f"{name}.json")
+    tables = [(folder / f"{name}.csv", rows)]
     if measured:
         tables.append((folder / f"{name}_measured.csv", measured))
     for path, table in tables:
@@ -244,7 +249,7 @@ def _write(
             writer = csv.DictWriter(file, list(table[0]))
             writer.writeheader()
             writer.writerows(table)
-    return [stem.with_suffix(".png"), stem.with_suffix(".json"), *(path for path, _ in tables)]
+    return [folder / f"{name}.png", folder / f"{name}.json", *(path for path, _ in tables)]
 
 
 def _assumptions(experiment: str, scenario: Scenario, model: SimulatedModel) -> list[str]:

@@ -33,7 +33,7 @@ class Checked(NamedTuple):
         asked_fps: frames/s of the camera.
         reached_fps: frames answered per second.
         refused_share: of the frames offered, those refused.
-        latency_ms: mean; None where nothing was answered.
+        latency_ms: mean of the frames answered; None where none was.
         latency_s: the largest that was asked for (s).
     """
 
@@ -120,20 +120,22 @@ def check_by_simulation(
         )
         simulation = Simulation(made, simulated_model(made))
     (source,) = simulation.sources.values()
-    seen: list[tuple[float, int, int, int]] = []  # time, offered, answered, refused
+    seen: list[tuple[float, int, int, int, float]] = []  # time, offered, answered, refused, sum of latencies (ms)
 
     def look(closed: int, total: int) -> None:
         if source.core is not None and simulation.clock.now <= length_s:
             counts = source.core.summary()
-            seen.append((simulation.clock.now, counts["offered"], counts["ok"], sum(counts["refused"].values())))
+            refused, ok = sum(counts["refused"].values()), counts["ok"]
+            sum_ms = ok * (counts["latency_ms"]["mean"] or 0.0)
+            seen.append((simulation.clock.now, counts["offered"], ok, refused, sum_ms))
 
-    latency_ms = simulation.run(look)["latency_ms"]["mean"]
+    simulation.run(look)
     first = next(each for each in seen if each[0] >= START_S)
-    _, offered, answered, refused = (end - begin for begin, end in zip(first, seen[-1], strict=True))
+    _, offered, answered, refused, sum_ms = (end - begin for begin, end in zip(first, seen[-1], strict=True))
     share = 1.0 / max(1, offered)
     return Checked(
         *(arrangement.names, arrangement.rate_hz, rate_hz, answered * share * rate_hz, refused * share),
-        *(latency_ms, latency_s),
+        *(sum_ms / answered if answered else None, latency_s),
     )
 
 

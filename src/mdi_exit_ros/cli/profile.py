@@ -49,6 +49,7 @@ def profile(
     from rich.progress import Progress
 
     from mdi_exit_ros.model.backends.export import check_frames
+    from mdi_exit_ros.model.backends.registry import resolve_backend
     from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.model.profiling import Candidate, agreement, candidates, measure
     from mdi_exit_ros.profile import profile_path, save_profile
@@ -56,8 +57,9 @@ def profile(
     card = load_card(model_name)
     chosen = candidates((precision,) if precision else ("fp32", "bf16"))
     if backends or device != "cpu":
-        names = backends or ("onnxruntime",)
+        names = dict.fromkeys(resolve_backend(name) for name in backends or ("onnxruntime",))
         chosen = [Candidate(name, precision or "fp32", device) for name in names]
+    kept = profile_path(card.model_id)
     with Progress(transient=True) as progress:
         bar = progress.add_task(f"profiling {card.name}", total=None)
         measured = measure(
@@ -68,15 +70,14 @@ def profile(
             threads=threads,
             on_step=lambda done, total: progress.update(bar, completed=done, total=total),
         )
+        for path in filter(None, (kept, json_path)):
+            save_profile(measured, path)
         progress.update(bar, description="comparing answers", completed=0, total=len(chosen))
         agreements = {}
         frames = check_frames(card, images)
         for candidate in chosen:
             agreements[candidate] = agreement(card, candidate, frames)
             progress.advance(bar)
-    kept = profile_path(card.model_id)
-    for path in filter(None, (kept, json_path)):
-        save_profile(measured, path)
     _show(measured, agreements, len(frames), wide_console())
     click.echo(f"wrote {kept}" + (f" and {json_path}" if json_path else ""))
 

@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 import yaml
 from rich.console import Console
 
 from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.cli.parameter_files import parameters_in_files
 from mdi_exit_ros.codec import ENCODINGS
 from mdi_exit_ros.errors import ConfigurationError, DataError
 from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
-from mdi_exit_ros.model.backends.registry import resolve_backend
+from mdi_exit_ros.model.backends.registry import available_backends, resolve_backend
 from mdi_exit_ros.model.card import ModelCard, load_card
-from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlanOptions, make_plan
+from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.resources import SAMPLE, sample_archive, share_directory
 from mdi_exit_ros.runner.quota import parse_quotas
+from mdi_exit_ros.simulation.agreement import MIXED
 from mdi_exit_ros.task import Mode, Strategy
 from mdi_exit_ros.topology import ALL, load_topology, meant
 from mdi_exit_ros.transport import TRANSPORTS, transport_variables
@@ -226,9 +229,10 @@ def run(
     if transport:
         transport_variables(transport, os.environ)  # a mistake is told before anything is prepared
     cpu_quota = parse_quotas(quotas, tuple(node.name for node in nodes if node.executable == "segment_worker"))
-    resolved = resolve_backend(backend or "auto")
+    computing = computing_of(plan.named("segment_worker"), params_files)
     console = Console(stderr=True)
-    _export_once(card, resolved, console)
+    here = [computing[node.name].backend for node in nodes if node.executable == "segment_worker"]
+    _export_once(card, {resolve_backend(name) for name in here}, console)
 
     from mdi_exit_ros.cli.summary_table import as_tables
     from mdi_exit_ros.runner.session import Session
@@ -250,7 +254,8 @@ def run(
         cpu_quota=cpu_quota,
     ).run(console)
     if outcome.summary is not None:
-        summary = _completed(outcome.summary, plan, resolved, precision or "fp32", _chosen(options, topology, own))
+        chosen = _chosen(options, topology, own, composed=use_composition, params_files=params_files)
+        summary = _completed(outcome.summary, plan, computing.values(), chosen)
         Console().print(as_tables(summary))
         if json_path is not None:
             write_json(summary, json_path)
@@ -262,14 +267,41 @@ def run(
     return 0 if outcome.summary["unaccounted"] == 0 and outcome.summary["ok"] > 0 else 1
 
 
-def _chosen(options: PlanOptions, topology: str, own: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _chosen(
+    options: PlanOptions, topology: str, own: dict[str, dict[str, Any]], *, composed: bool, params_files: Sequence[Path]
+) -> dict[str, Any]:
     """What was asked for, so that a simulation can be asked for the same."""
     return {
         "topology": topology,
         "exits": options.exits,
         **{kind: dict(getattr(options, kind)) for kind in ("worker", "source", "controller")},
         "nodes": own,
+        "composed": composed,
+        "params_files": [path.name for path in params_files],
     }
+
+
+class Computing(NamedTuple):
+    """What a worker computes with."""
+
+    backend: str
+    precision: str
+
+
+def computing_of(workers: Iterable[PlannedNode], params_files: Sequence[Path]) -> dict[str, Computing]:
+    """What each worker of a plan computes with, by name; `auto` is what it stands for on this computer.
+
+    Raises:
+        ConfigurationError: a parameter file cannot be read.
+    """
+    found = {}
+    for node in workers:
+        given = {**parameters_in_files(node.full_name, params_files), **node.parameters}
+        backend = str(given.get("backend", "auto"))
+        if backend == "auto" and available_backends():
+            backend = resolve_backend(backend)
+        found[node.name] = Computing(backend, str(given.get("precision", "fp32")))
+    return found
 
 
 def _given(**parameters: Any) -> dict[str, Any]:
@@ -334,29 +366,40 @@ def own_parameters(plan: Plan, parameters: tuple[str, ...]) -> dict[str, dict[st
     return given
 
 
-def _export_once(card: ModelCard, backend: str, console: Console) -> None:
+def _export_once(card: ModelCard, backends: Iterable[str], console: Console) -> None:
     """So that workers need not wait for each other at their start."""
-    if backend != "torch":
-        with console.status(f"preparing {card.name} for {backend}"):
+    exported = sorted(name for name in backends if not name.startswith("torch"))
+    if exported:
+        with console.status(f"preparing {card.name} for {', '.join(exported)}"):
             ensure_exported(card)
 
 
 def _completed(
-    summary: dict[str, Any], plan: Plan, backend: str, precision: str, options: dict[str, Any]
+    summary: dict[str, Any], plan: Plan, computing: Iterable[Computing], options: dict[str, Any]
 ) -> dict[str, Any]:
-    from mdi_exit_ros.runner.summary import file_hash
-
-    name = summary["input"]
-    path = sample_archive() if name == SAMPLE else Path(name)
-    if path.is_file():
-        summary["input_hash"] = file_hash(path)
+    backends, precisions = zip(*computing, strict=True)
+    hashes = {_input_hash(part) for part in summary.get("sources", {"": summary}).values()}
     return {
         **summary,
+        "input_hash": hashes.pop() if len(hashes) == 1 else None,
         "strategy": plan.strategy.value,
         "topology": plan.topology,
-        "backend": backend,
-        "precision": precision,
+        "backend": _of_all(backends),
+        "precision": _of_all(precisions),
         "machine": machine(),
         "version": version("mdi_exit_ros"),
         "options": options,
     }
+
+
+def _of_all(values: Sequence[str]) -> str:
+    """The value that all have, or that they differ."""
+    return values[0] if len(set(values)) == 1 else MIXED
+
+
+def _input_hash(part: Mapping[str, Any]) -> str:
+    """That of the file which a source played; what the source says itself of anything else."""
+    from mdi_exit_ros.runner.summary import file_hash
+
+    path = sample_archive() if part["input"] == SAMPLE else Path(part["input"])
+    return file_hash(path) if path.is_file() else str(part["input_hash"])

@@ -55,6 +55,7 @@ def simulate(
 
     from mdi_exit_ros.cli.simulated_model import simulated_model
     from mdi_exit_ros.cli.summary_table import as_tables
+    from mdi_exit_ros.model.card import load_card
     from mdi_exit_ros.simulation.agreement import compare, repeat
     from mdi_exit_ros.simulation.cluster import Simulation
     from mdi_exit_ros.simulation.scenario import Scenario, find_scenario, load_scenario, naming, read_scenario_keys
@@ -85,7 +86,12 @@ def simulate(
     elif run_path is not None:
         real = _read_summary(run_path)
         origin = run_path
-        scenario = repeat(real, run_path, lambda keys: with_changes(keys, changes) | given)
+        scenario = repeat(
+            real,
+            run_path,
+            lambda keys: with_changes(keys, changes) | given,
+            lambda model: load_card(model).default_thresholds,
+        )
     else:
         assert name is not None
         origin = find_scenario(name)

@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -146,7 +147,9 @@ def _check_output(path: Path | None) -> None:
     if path.suffix not in ENDINGS:
         raise ConfigurationError(f"--output: expected a file that ends in {' or '.join(ENDINGS)}, got {path}")
     if path.suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise ConfigurationError("--output: Parquet needs the package pyarrow: pip install pyarrow, or say a .csv file")
+        raise ConfigurationError(
+            f"--output: Parquet needs the package pyarrow: {sys.executable} -m pip install pyarrow, or say a .csv file"
+        )
 
 
 def _figure(option: str, name: str) -> str:

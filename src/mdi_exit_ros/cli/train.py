@@ -117,7 +117,7 @@ def train(
     usual = TrainingOptions()
     # the card names the archive, not where it lay on this computer
     command = (
-        f"mdi-exit train --data {Path(data).name} --architecture {Path(architecture).name} --epochs {epochs} "
+        f"mdi-exit train --data {_place(data)} --architecture {Path(architecture).name} --epochs {epochs} "
         f"--seed {seed} --batch-size {batch_size} --precision {precision}"
         + (f" --early-exit-weight {early_exit_weight}" if early_exit_weight != usual.early_exit_weight else "")
         + (f" --learning-rate {learning_rate}" if learning_rate != usual.peak_learning_rate else "")
@@ -150,3 +150,11 @@ def train(
             on_step=show_step,
             say=progress.console.print,
         )
+
+
+def _place(data: str) -> str:
+    """Images to train with, without where they lay on this computer."""
+    from mdi_exit_ros.training.datasets import TORCHVISION_PREFIX
+
+    prefix = TORCHVISION_PREFIX if data.startswith(TORCHVISION_PREFIX) else ""
+    return prefix + Path(data.removeprefix(prefix)).name

@@ -65,10 +65,13 @@ class ProcessGroup:
         self._environment = environment
         self._programs = {program.name: program for program in programs}
         self._begun: set[str] = {program.name for program in self._programs.values() if program.autostart}
+        self._said_before: dict[str, int] = {}  # bytes of each log that are of earlier runs
         self._socket = folder / "supervisor.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> ProcessGroup:
+        logs = {name: self.log(name) for name in self._programs}
+        self._said_before = {name: path.stat().st_size for name, path in logs.items() if path.is_file()}
         configuration = self._folder / "supervisord.conf"
         with configuration.open("w", encoding="utf-8") as file:
             self._configuration().write(file)
@@ -165,8 +168,8 @@ class ProcessGroup:
         return self._log_folder / f"{name}.log"
 
     def complaint(self, name: str) -> str:
-        """The line by which a program said why it ended; its last line where there is none."""
-        lines = [line for line in _lines(self.log(name)) if line.strip()]
+        """The line by which a program said in this run why it ended; its last line where there is none."""
+        lines = [line for line in _lines(self.log(name), self._said_before.get(name, 0)) if line.strip()]
         errors = [
             number
             for number, line in enumerate(lines)
@@ -231,8 +234,10 @@ def last_lines(path: Path, count: int) -> str:
     return " | ".join(line.strip() for line in _lines(path)[-count:])
 
 
-def _lines(path: Path) -> list[str]:
+def _lines(path: Path, begin: int = 0) -> list[str]:
+    """The lines of a log behind its first `begin` bytes; all of one that is shorter, as it was begun anew."""
     try:
-        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = path.read_bytes()
     except OSError:
         return []
+    return said[begin if begin <= len(said) else 0 :].decode("utf-8", "replace").splitlines()

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +13,10 @@ from mdi_exit_ros.simulation.scenario import Scenario, make_scenario
 THROUGHPUT_TOLERANCE = 0.15
 LATENCY_TOLERANCE = 0.30
 EXIT_TOLERANCE = 0.02
+MIXED = "mixed"  # in the place of a run's backend or precision, where its workers differ
 
 _SHELL_ONLY = frozenset({"backend", "precision", "device", "frames", "loop", "input", "image_transport"})
+_THRESHOLD = "exit_threshold."
 ALL_BUSY = 0.97  # of a repeated run's computer: cores share memory; fitted with the costs of nodes
 
 
@@ -41,7 +43,10 @@ class Agreement(NamedTuple):
 
 
 def repeat(
-    run: Mapping[str, Any], path: Path, change: Callable[[dict[str, Any]], dict[str, Any]] = lambda keys: keys
+    run: Mapping[str, Any],
+    path: Path,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda keys: keys,
+    thresholds_of: Callable[[str], Sequence[float]] = lambda model: (),
 ) -> Scenario:
     """The scenario that repeats a real run on one computer.
 
@@ -49,31 +54,32 @@ def repeat(
         run: the run's summary, as `mdi-exit run --json` wrote it.
         path: its file, for messages.
         change: makes the scenario's keys of those that repeat the run.
+        thresholds_of: of a model, those of exits 1..K-1 that the run left as they are.
 
     Raises:
-        DataError: it is no summary, or one of a simulation.
+        DataError: it is no summary, one of a simulation, or of a run that no simulation repeats.
         ConfigurationError: the changes cannot be used.
     """
     if run.get("simulated"):
         raise DataError(f"{path} is of a simulation: expected the summary of mdi-exit run --json")
     try:
         options = run["options"]
+        _check_repeatable(run, path)
         source = dict(options["source"])
         rate_hz = source.pop("rate_hz", None)
         nodes = {name: _known(given) for name, given in options.get("nodes", {}).items()}
         controller = {**options["controller"], **nodes.pop("controller", {})}
-        thresholds = [
-            controller.pop(key)
-            for key in sorted(controller, key=lambda key: (len(key), key))
-            if key.startswith("exit_threshold.")
-        ]
+        thresholds = {key: controller.pop(key) for key in list(controller) if key.startswith(_THRESHOLD)}
+        if thresholds:
+            left = {f"{_THRESHOLD}{number}": each for number, each in enumerate(thresholds_of(run["model"]), 1)}
+            thresholds = left | thresholds
         content = {
             "description": f"repeats {path.name}",
             "topology": options["topology"],
             "strategy": run["strategy"],
             "model": run["model"],
             "exits": options["exits"],
-            "thresholds": thresholds or None,
+            "thresholds": [thresholds[key] for key in sorted(thresholds, key=lambda key: (len(key), key))] or None,
             "frames": max((part["offered"] for part in run.get("sources", {}).values()), default=run["offered"]),
             "arrivals": {"kind": "periodic", "rate_hz": rate_hz} if rate_hz else {"kind": "max"},
             "profile": "measured",
@@ -90,6 +96,20 @@ def repeat(
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is no summary of mdi-exit run --json: it has no {error}") from error
     return make_scenario(change(content), origin=f"the repeated run of {path}")
+
+
+def _check_repeatable(run: Mapping[str, Any], path: Path) -> None:
+    options = run["options"]
+    files = options.get("params_files", ())
+    reasons = (
+        (options.get("composed", False), "--use-composition: sources in the processes of workers are not simulated"),
+        (files, f"parameter files ({', '.join(files)}): what they say is not in its summary, that of --param is"),
+        (run["backend"] == MIXED, "workers of several backends: simulated ones have one"),
+        (run["precision"] == MIXED, "workers of several precisions: simulated ones have one"),
+    )
+    for applies, reason in reasons:
+        if applies:
+            raise DataError(f"--compare: {path} is of a run with {reason}")
 
 
 def _known(parameters: Mapping[str, Any]) -> dict[str, Any]:
