@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: its own corner of DDS, this machine only, and markers that skip with a reason."""
+"""What holds for every test: its own corner of DDS and cache, this machine only, markers that skip with a reason."""
 
 from __future__ import annotations
 
@@ -7,16 +7,42 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
+from hypothesis import HealthCheck, settings
 
-# Domains that neither robots (0) nor, usually, another test run on this machine uses; two parallel runs differ.
-TEST_DOMAINS = range(60, 100)
-os.environ.setdefault("ROS_DOMAIN_ID", str(TEST_DOMAINS[os.getpid() % len(TEST_DOMAINS)]))
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+TEST_DOMAINS = range(60, 100)  # which robots, in domain 0, do not use
+OWN_DOMAIN = "MDI_EXIT_TEST_DOMAIN_ID"  # names a domain instead
+GRAPH_MODELS = ("mobilenetv2", "mobilenetv2_fast")  # which the graph tests run
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def lock_of_a_free_domain() -> tuple[int, FileLock]:
+    """A domain that no other test run on this machine uses, and what keeps it so until this run ends."""
+    for offset in range(len(TEST_DOMAINS)):
+        domain = TEST_DOMAINS[(os.getpid() + offset) % len(TEST_DOMAINS)]
+        lock = FileLock(Path(tempfile.gettempdir()) / f"mdi_exit_test_domain_{domain}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except (Timeout, PermissionError):  # in use, or another user's
+            continue
+        return domain, lock
+    raise pytest.UsageError(f"domains {TEST_DOMAINS[0]} to {TEST_DOMAINS[-1]} are all in use: set {OWN_DOMAIN}")
+
+
+if OWN_DOMAIN in os.environ:
+    os.environ["ROS_DOMAIN_ID"] = os.environ[OWN_DOMAIN]
+else:
+    DOMAIN, DOMAIN_LOCK = lock_of_a_free_domain()
+    os.environ["ROS_DOMAIN_ID"] = str(DOMAIN)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+# A machine that is busy takes long for one example, which is no failure.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,6 +63,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def repository() -> Path:
     """Root of the checkout that is tested."""
     return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for all tests, and the processes they start, in which nothing is at first."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="session")
+def exported(own_cache: None) -> None:
+    """The models of the graph tests are in the cache, so that no node is waited for while it exports."""
+    from mdi_exit_ros.model.backends.export import ensure_exported  # here, as most tests need none of it
+    from mdi_exit_ros.model.card import load_card
+
+    for model in GRAPH_MODELS:
+        ensure_exported(load_card(model))
 
 
 APART = (

@@ -23,7 +23,7 @@ from mdi_exit_ros.plan import PlanOptions, make_plan
 from mdi_exit_ros.topology import load_topology
 from mdi_exit_ros.transport import ALLOCATION_VARIABLES, TRANSPORTS, transport_variables
 
-pytestmark = pytest.mark.launch
+pytestmark = [pytest.mark.launch, pytest.mark.usefixtures("exported")]
 launch = pytest.importorskip("launch", reason="ROS 2's launch is not installed")
 ros_actions = pytest.importorskip("launch_ros.actions", reason="ROS 2's launch_ros is not installed")
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,9 @@ def test_process_gets_its_share_of_a_processor_and_no_group_is_left():
             quotas.place("busy", process.pid)
             quotas.place("unknown", process.pid)
             assert quotas.applied == {"busy": 0.2}
+            group = quotas._folder / "busy"
+            assert (group / "cgroup.procs").read_text().split() == [str(process.pid)]
+            assert cores_of(group) == pytest.approx(0.2)
             before, began = cpu_s(process.pid), time.monotonic()
             time.sleep(1.0)
             share = (cpu_s(process.pid) - before) / (time.monotonic() - began)
@@ -42,7 +46,7 @@ def test_process_gets_its_share_of_a_processor_and_no_group_is_left():
             process.kill()
             process.wait()
         folder = quotas._folder
-    assert share <= 0.3
+    assert 0.0 < share <= 0.3
     assert folder is not None and not folder.exists()
 
 
@@ -52,6 +56,15 @@ def test_group_that_cannot_be_made_is_told_and_nothing_is_placed(monkeypatch, tm
         assert "missing" in quotas.problem
         quotas.place("busy", os.getpid())
         assert quotas.applied == {}
+
+
+def cores_of(group: Path) -> float:
+    """What the kernel has taken in, by either version of control groups."""
+    if (group / "cpu.max").is_file():
+        quota_us, period_us = (group / "cpu.max").read_text().split()
+    else:
+        quota_us, period_us = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    return int(quota_us) / int(period_us)
 
 
 def cpu_s(pid: int) -> float:

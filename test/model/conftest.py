@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The shipped model and sample, and a cache of the tests' own."""
+"""The shipped model and sample."""
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,13 +9,6 @@ import pytest
 from mdi_exit_ros.model.card import ModelCard, load_card
 from mdi_exit_ros.resources import share_directory
 from mdi_exit_ros.training.datasets import LabelledImages, load_split
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -40,9 +40,9 @@ def batches(names, *, sender, incarnation, receiver_incarnation, model_id, sent=
         )
 
 
-def strangers(names, *, count, model_id):
-    """Statuses of workers and sources that do not exist, each heard once."""
-    for number in range(count):
+def strangers(names, *, count, model_id, first=0):
+    """Statuses of workers and sources that do not exist, each heard once; numbered from `first` on."""
+    for number in range(first, first + count):
         yield names.workers, WorkerStatus(name=f"worker_{number}", incarnation=number, model_id=model_id, state=1)
         yield names.sources, SourceStatus(name=f"source_{number}", incarnation=number, model_id=model_id, state=1)
 

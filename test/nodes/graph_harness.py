@@ -91,12 +91,25 @@ class Observer:
             assert time.monotonic() < end, f"waited {timeout_s} s in vain for {what or 'the condition'}"
             self.executor.spin_once(timeout_sec=0.02)
 
+    def service(self, kind, name: str):
+        """What asks a service that has been found: a function of the request and of `timeout_s`."""
+        client = self.node.create_client(kind, name)
+        self.wait_until(client.service_is_ready, what=name)
+
+        def ask(request, timeout_s: float = START_S):
+            future = client.call_async(request)
+            self.wait_until(future.done, timeout_s, what=f"an answer of {name}")
+            return future.result()
+
+        return ask
+
     def call(self, kind, service: str, request, timeout_s: float = START_S):
-        client = self.node.create_client(kind, service)
-        self.wait_until(client.service_is_ready, what=service)
-        future = client.call_async(request)
-        self.wait_until(future.done, timeout_s, what=f"an answer of {service}")
-        return future.result()
+        return self.service(kind, service)(request, timeout_s)
+
+    def pause(self, duration_s: float) -> None:
+        """Spins for so long."""
+        end = time.monotonic() + duration_s
+        self.wait_until(lambda: time.monotonic() > end, 2.0 * duration_s + START_S)
 
     def close(self) -> None:
         self.executor.shutdown()

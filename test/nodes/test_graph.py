@@ -25,10 +25,12 @@ from mdi_exit_ros.nodes import topics
 from mdi_exit_ros.nodes.conversions import source_report_to_message, tasks_to_message
 from mdi_exit_ros.plan import PlannedNode
 from mdi_exit_ros.policy.actions import SendTasks
+from mdi_exit_ros.policy.controller import REPEAT_S
 from mdi_exit_ros.policy.events import LedgerCounts, SourceReport, StreamReport
 from mdi_exit_ros.task import FrameId, PeerId, State, Task
 
-pytestmark = pytest.mark.graph
+# The timeout is beyond all that one test waits for.
+pytestmark = [pytest.mark.graph, pytest.mark.usefixtures("exported"), pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -213,8 +215,7 @@ class FakeSource:
             if self.worker() is not None and not self.stream()[1]:
                 self.tell()
                 self.tasks.publish(self.message(0, []))
-                end = time.monotonic() + 0.1
-                self.observer.wait_until(lambda: time.monotonic() > end)
+                self.observer.pause(0.1)
             return self.stream()[3] >= 8
 
         self.observer.wait_until(opened, what="credit")
@@ -266,16 +267,19 @@ def test_controller_applies_parameters_at_once_and_mirrors_them(tmp_path):
         policies = observer.listen(topics.ClusterTopics("/tuned").policy_in)
         controller = start("controller", "controller", use_sim_time=True)
         observer.wait_until(lambda: policies, what="the first policy")
-        began = time.monotonic()
+        change = observer.service(SetParameters, "/tuned/controller/set_parameters")
+        ask = observer.service(GetParameters, "/tuned/controller/get_parameters")
+        for service, kind in ((change, SetParameters), (ask, GetParameters)):
+            service(kind.Request())  # what takes long the first time is over
         request = SetParameters.Request(parameters=[double("exit_threshold.1", 0.42), double("alpha", 0.3)])
-        reply = observer.call(SetParameters, "/tuned/controller/set_parameters", request)
+        began = time.monotonic()
+        reply = change(request)
         assert [each.successful for each in reply.results] == [True, True]
         observer.wait_until(lambda: policies[-1].exit_threshold[0] == pytest.approx(0.42), 1.0, "the new policy")
         assert time.monotonic() - began < 1.0
 
         def mirrored():
-            wanted = GetParameters.Request(names=["applied.exit_threshold.1", "applied.version"])
-            reply = observer.call(GetParameters, "/tuned/controller/get_parameters", wanted)
+            reply = ask(GetParameters.Request(names=["applied.exit_threshold.1", "applied.version"]))
             return (
                 reply.values[0].double_value == pytest.approx(0.42)
                 and reply.values[1].integer_value == policies[-1].version
@@ -283,10 +287,24 @@ def test_controller_applies_parameters_at_once_and_mirrors_them(tmp_path):
 
         observer.wait_until(mirrored, 3.0, "applied.*")
         refused = SetParameters.Request(parameters=[double("applied.exit_threshold.1", 0.9), double("alpha", 0.305)])
-        reply = observer.call(SetParameters, "/tuned/controller/set_parameters", refused)
-        assert [each.successful for each in reply.results] == [False, False]
-        late = observer.listen(topics.ClusterTopics("/tuned").policy_in)
-        observer.wait_until(lambda: late, 0.9, "the policy of before, for a late joiner")
+        assert [each.successful for each in change(refused).results] == [False, False]
+        assert controller.stop(signal.SIGTERM) == 0
+
+
+def test_late_joiner_gets_the_last_policy_of_a_controller_that_repeats_it_no_more(tmp_path):
+    with graph(tmp_path, "/late") as (start, observer):
+        policies = observer.listen(topics.ClusterTopics("/late").policy_in)
+        controller = start("controller", "controller")
+        observer.wait_until(lambda: policies, what="the first policy")
+        request = ChangeState.Request(transition=Transition(id=Transition.TRANSITION_DEACTIVATE))
+        assert observer.call(ChangeState, "/late/controller/change_state", request).success
+        observer.pause(0.5)  # for one that is under way
+        heard = len(policies)
+        observer.pause(2.0 * REPEAT_S)
+        assert len(policies) == heard
+        late = observer.listen(topics.ClusterTopics("/late").policy_in)
+        observer.wait_until(lambda: late, what="the policy of before")
+        assert late == policies[-1:]
         assert controller.stop(signal.SIGTERM) == 0
 
 
@@ -311,8 +329,7 @@ def test_camera_topic_is_classified_with_its_header(tmp_path):
 
             def seen(image=image, encoding=encoding):
                 camera.publish(image)
-                end = time.monotonic() + 0.1
-                observer.wait_until(lambda: time.monotonic() > end)
+                observer.pause(0.1)
                 return answered(encoding)
 
             observer.wait_until(seen, what=f"an answer to {encoding}")

@@ -191,6 +191,8 @@ class Cluster:
                     self.at(self.now + 0.0007, lambda policy=policy: self.tell_source(policy))
                 case ShowModel() | Warn():
                     pass
+                case _:
+                    raise AssertionError(action)
         self._wake("ctl", self.controller.next_deadline(), lambda: self.tell_controller(Tick()))
 
     def _wake(self, name: str, deadline: float | None, do: Callable[[], None]) -> None:
@@ -245,8 +247,10 @@ class Cluster:
                 self._broadcast(report, sender="cam")
             case Finished():
                 self.finished = True
-            case Warn() | PublishPolicy() | ChangeModel():
+            case Warn() | ChangeModel():
                 pass
+            case _:
+                raise AssertionError(action)
 
     def _if_alive(self, name: str, core: WorkerCore, event: Any) -> None:
         if self.workers.get(name) is core:

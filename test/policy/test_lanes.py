@@ -95,7 +95,7 @@ def test_worker_ends_when_its_last_lane_has_ended() -> None:
     assert of(Finished, ended(core, 1, 4, 0.4)) == [Finished()]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     lanes=st.integers(1, 5),
     steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 4), st.floats(0.0, 1.0)), max_size=40),

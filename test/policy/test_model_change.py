@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 from cluster_harness import FIVE_MESH, MODEL, NUM_SEGMENTS, OTHER_MODEL, TOPOLOGIES, Cluster
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from literals import (
     CAM,
@@ -93,7 +93,7 @@ def test_change_that_is_called_off_in_time_changes_nothing() -> None:
     assert (summary["ok"], cluster.models) == (500, {MODEL})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
     topology=st.sampled_from(sorted(TOPOLOGIES)),
     strategy=st.sampled_from(list(Strategy)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mdi_exit_ros.policy.ordering import InOrder
@@ -39,7 +39,6 @@ def test_each_gap_is_waited_for() -> None:
     assert order.due(1.5) == ["d"]
 
 
-@settings(deadline=None)
 @given(st.permutations(range(12)), st.lists(st.floats(0.0, 0.4), min_size=12, max_size=12), st.floats(0.0, 2.0))
 def test_everything_is_handed_on_once_in_order_and_in_time(
     numbers: list[int], gaps: list[float], wait_s: float

@@ -7,7 +7,7 @@ import dataclasses
 
 import pytest
 from cluster_harness import FIVE_MESH, MESH, NUM_SEGMENTS, TOPOLOGIES, Cluster
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mdi_exit_ros.policy.events import InputEnded, Shutdown
@@ -16,19 +16,21 @@ from mdi_exit_ros.policy.worker_setup import WorkerSettings
 from mdi_exit_ros.task import Status, Strategy
 
 PATIENT = SourceSettings(drop=False, waiting_max=8, deadline_s=4.0, attempt_timeout_s=0.5)
+FRAMES, OFFER_INTERVAL_S = 250, 0.002  # a run takes at least the product: longer than all troubles
+LAST_TROUBLE_S, DEAD_S = 0.3, 0.2
+Trouble = tuple[float, str, str]
 
 
 @st.composite
-def troubles(draw: st.DrawFn) -> list[tuple[float, str, str]]:
-    """When, to whom, what: deaths, restarts and stuck computations."""
-    names = sorted(FIVE_MESH)
+def troubled_topologies(draw: st.DrawFn) -> tuple[str, list[Trouble]]:
+    """A topology and what befalls its workers (when, whom, what): deaths, restarts and stuck computations."""
+    topology = draw(st.sampled_from(sorted(TOPOLOGIES)))
+    names = st.sampled_from(sorted(TOPOLOGIES[topology]))
     what = st.sampled_from(["kill", "restart", "kill_and_restart", "hang", "shutdown"])
-    return draw(st.lists(st.tuples(st.floats(0.02, 1.0), st.sampled_from(names), what), max_size=6))
+    return topology, draw(st.lists(st.tuples(st.floats(0.02, LAST_TROUBLE_S), names, what), max_size=6))
 
 
 def cause(cluster: Cluster, time: float, name: str, what: str) -> None:
-    if name not in cluster.topology:
-        return
     match what:
         case "kill":
             cluster.at(time, lambda: cluster.kill_worker(name))
@@ -36,36 +38,36 @@ def cause(cluster: Cluster, time: float, name: str, what: str) -> None:
             cluster.at(time, lambda: cluster.start_worker(name))
         case "kill_and_restart":
             cluster.at(time, lambda: cluster.kill_worker(name))
-            cluster.at(time + 0.4, lambda: cluster.start_worker(name))
+            cluster.at(time + DEAD_S, lambda: cluster.start_worker(name))
         case "hang":
             cluster.at(time, lambda: cluster.compute_hangs.add(name))
         case "shutdown":
             cluster.at(time, lambda: cluster.tell_worker(name, Shutdown()))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(
-    topology=st.sampled_from(sorted(TOPOLOGIES)),
+    troubled=troubled_topologies(),
     strategy=st.sampled_from(list(Strategy)),
     seed=st.integers(0, 2**32),
     loss=st.sampled_from([0.0, 0.0, 0.02, 0.2]),
     duplication=st.sampled_from([0.0, 0.1]),
     drop=st.booleans(),
-    happenings=troubles(),
 )
 def test_every_offered_frame_ends_exactly_once(
-    topology: str,
+    troubled: tuple[str, list[Trouble]],
     strategy: Strategy,
     seed: int,
     loss: float,
     duplication: float,
     drop: bool,
-    happenings: list[tuple[float, str, str]],
 ) -> None:
+    topology, happenings = troubled
     cluster = Cluster(
         TOPOLOGIES[topology],
         strategy=strategy,
-        frames=120,
+        frames=FRAMES,
+        offer_interval_s=OFFER_INTERVAL_S,
         loss=loss,
         duplication=duplication,
         seed=seed,
@@ -74,10 +76,11 @@ def test_every_offered_frame_ends_exactly_once(
     for time, name, what in happenings:
         cause(cluster, time, name, what)
     summary = cluster.run(until=120.0).check()
+    assert all(time < cluster.now for time, _, _ in happenings), "what befell nobody proves nothing"
     assert summary["retries"] <= PATIENT.retry_share * summary["admitted"] + PATIENT.retry_burst
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     topology=st.sampled_from(sorted(TOPOLOGIES)),
     strategy=st.sampled_from(list(Strategy)),
@@ -120,7 +123,7 @@ def test_a_crossed_pipeline_with_full_queues_answers_every_frame() -> None:
         source_settings=dataclasses.replace(PATIENT, deadline_s=60.0, attempt_timeout_s=10.0),
     )
     summary = cluster.run(until=90.0).check()
-    assert summary["ok"] == 400, summary
+    assert (summary["ok"], summary["retries"]) == (400, 0), summary
 
 
 @pytest.mark.parametrize("victim", ["w1", "w3"])

@@ -175,7 +175,7 @@ def test_messages_are_counted_by_kind() -> None:
     assert network.nbytes == {"tasks": 150, "control": 7}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.lists(st.tuples(st.floats(0.0, 0.02), st.integers(1, 5000), st.sampled_from("xyz")), min_size=2, max_size=20),
     st.integers(0, 2**32),

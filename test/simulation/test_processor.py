@@ -198,7 +198,7 @@ def ends_by_small_model(jobs: list[Job], cores: float, speed: float) -> list[flo
     return ends
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.floats(0.0, 5.0), st.floats(0.001, 5.0)), min_size=1, max_size=12),
     st.sampled_from([0.1, 0.5, 1.0, 1.5, 2.0, 4.0]),

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small data sets made of real images, and a cache of the tests' own."""
+"""Small data sets made of real images."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,6 @@ import pytest
 from mdi_exit_ros.resources import share_directory
 
 IMAGES_PER_CLASS = {"train": 12, "test": 2}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="session")

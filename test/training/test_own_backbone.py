@@ -35,6 +35,7 @@ def mdi_exit(*arguments: str, packages: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.timeout(600)  # pip, and training, in processes of their own
 @pytest.mark.skipif(not EXAMPLE.is_dir(), reason="examples are not installed")
 def test_example_is_installed_trained_profiled_and_calibrated(
     tmp_path: Path, pictures: dict[str, bytes], tiny_archive: Path
