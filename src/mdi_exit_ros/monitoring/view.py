@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -97,7 +98,8 @@ class _Screen:
         progress = _Progress(snapshot)
         parts: list[RenderableType] = []
         if progress.total:
-            parts.append(ProgressBar(total=progress.total, completed=progress.closed, width=60))
+            bar = ProgressBar(total=progress.total, completed=progress.closed, width=60)
+            parts.append(Padding(bar, 0))  # a bar alone ends without a new line
         parts.append(Text(progress.text))
         if snapshot.cluster is not None:
             cluster = snapshot.cluster
