@@ -38,7 +38,7 @@ class Run:
 
     def __init__(self, log: Path, options: tuple[str, ...], command: list[str], environment: dict[str, str]) -> None:
         self.log = log
-        variables = {**os.environ, **environment, MARK: str(log)}
+        variables = {**os.environ, **environment, MARK: str(log), "PYTHONFAULTHANDLER": "1"}
         with log.open("wb") as out:
             self.process = subprocess.Popen(
                 [*command, *RUN, *options], stdout=out, stderr=subprocess.STDOUT, env=variables
@@ -60,10 +60,12 @@ class Run:
             time.sleep(0.1)
 
     def finish(self, timeout_s: float) -> str:
-        """What it has printed when it ended."""
+        """What it has printed when it ended; where it stands, if it does not."""
         try:
             self.process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGABRT)
+            self.process.wait(END_S)
             pytest.fail(f"no end within {timeout_s} s:\n{self.said()}")
         return self.said()
 
