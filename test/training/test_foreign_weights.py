@@ -160,7 +160,7 @@ def test_tensors_of_another_network_are_no_start(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"no file .*other\.safetensors to start from"):
         starting_point(str(path), ours, "mobilenet_v2")
     path.write_bytes(b"not tensors")
-    with pytest.raises(ModelError, match=r"other\.safetensors cannot be read as tensors of safetensors"):
+    with pytest.raises(ModelError, match=r"cannot read the weights in .*other\.safetensors: "):
         starting_point(str(path), ours, "mobilenet_v2")
     state = torchvision_module("models").mobilenet_v2().state_dict()
     save_file({**state, "features.1.conv.0.0.weight": torch.zeros(8, 1, 3, 3)}, path)

@@ -19,7 +19,7 @@ from mdi_exit_ros.benchmark.graph import GraphWork, graph_summary, peak_rate
 from mdi_exit_ros.benchmark.peers import PEERS, missing_for, peer_result
 from mdi_exit_ros.benchmark.programs import missing_program
 from mdi_exit_ros.benchmark.results import latency_row, recorded_efficiency, regressions, row
-from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.cli.output import FiniteRange, json_option, write_json
 from mdi_exit_ros.cli.run import own_parameters
 from mdi_exit_ros.errors import ConfigurationError, MdiExitError
 from mdi_exit_ros.machine import machine
@@ -153,7 +153,7 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
     "--camera-seconds",
     default=5.0,
     show_default=True,
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     help="Length of a measurement from an image topic at full rate (s); twice as long at a low rate.",
 )
 @click.option(
@@ -172,7 +172,7 @@ def _peers(values: tuple[str, ...], console: Console) -> list[tuple[str, str]]:
     "--bare-seconds",
     default=3.0,
     show_default=True,
-    type=click.FloatRange(min=0.1),
+    type=FiniteRange(min=0.1),
     help="Length of one bare measurement (s).",
 )
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from mdi_exit_ros.cli.output import json_option, wide_console, writable, write_json
+from mdi_exit_ros.cli.output import FiniteRange, json_option, wide_console, writable, write_json
 from mdi_exit_ros.codec import ENCODINGS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CURVE_ROWS = 10
 @click.option("--split", default="test", show_default=True, help="Which images of --data.")
 @click.option(
     "--target-accuracy",
-    type=click.FloatRange(0.0, 1.0),
+    type=FiniteRange(0.0, 1.0),
     help="Exit at the cheapest thresholds that had this accuracy on the validation images.",
 )
 @click.option("--thresholds", help="Thresholds of all exits but the last, comma separated; the card's by default.")

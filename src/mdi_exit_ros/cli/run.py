@@ -13,7 +13,8 @@ import click
 import yaml
 from rich.console import Console
 
-from mdi_exit_ros.cli.output import json_option, write_json
+from mdi_exit_ros.cli.cluster_options import cluster_namespace_option, domain_id_option
+from mdi_exit_ros.cli.output import FiniteRange, json_option, write_json
 from mdi_exit_ros.cli.parameter_files import parameters_in_files
 from mdi_exit_ros.codec import ENCODINGS
 from mdi_exit_ros.errors import ConfigurationError, DataError
@@ -21,7 +22,7 @@ from mdi_exit_ros.machine import machine
 from mdi_exit_ros.model.backends.export import ensure_exported
 from mdi_exit_ros.model.backends.registry import available_backends, resolve_backend
 from mdi_exit_ros.model.card import ModelCard, load_card
-from mdi_exit_ros.plan import CLUSTER_NAMESPACE, Plan, PlannedNode, PlanOptions, make_plan
+from mdi_exit_ros.plan import Plan, PlannedNode, PlanOptions, make_plan
 from mdi_exit_ros.resources import SAMPLE, sample_archive, share_directory
 from mdi_exit_ros.runner.quota import parse_quotas
 from mdi_exit_ros.simulation.agreement import MIXED
@@ -86,13 +87,11 @@ class _Rate(click.ParamType[float]):
 @click.option(
     "--threshold",
     "thresholds",
-    type=click.FloatRange(0.0, 1.0),
+    type=FiniteRange(0.0, 1.0),
     multiple=True,
     help="Confidence to leave by; once for all exits, or once per exit.  [default: the model's]",
 )
-@click.option(
-    "--target-accuracy", type=click.FloatRange(0.0, 1.0), default=None, help="Choose thresholds that reach it."
-)
+@click.option("--target-accuracy", type=FiniteRange(0.0, 1.0), default=None, help="Choose thresholds that reach it.")
 @click.option("--no-exits", is_flag=True, help="No frame leaves before the last exit.")
 @click.option(
     "--backend", default=None, metavar="auto|onnxruntime|openvino|torch", help="What computes.  [default: auto]"
@@ -124,7 +123,7 @@ class _Rate(click.ParamType[float]):
     help="How messages travel; a file has Fast DDS profiles.  [default: shared_memory where all nodes are here and "
     "nothing else is set, else default]",
 )
-@click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")
+@domain_id_option
 @click.option(
     "--params-file",
     "params_files",
@@ -134,13 +133,11 @@ class _Rate(click.ParamType[float]):
 )
 @click.option("--param", "parameters", multiple=True, metavar="NODE:KEY=VALUE", help="One parameter of one node.")
 @click.option("--namespace", default="", help="Namespace of the robot's topics.")
+@cluster_namespace_option
 @click.option(
-    "--cluster-namespace", default=CLUSTER_NAMESPACE, show_default=True, help="Namespace of the shared topics."
+    "--duration", type=FiniteRange(min=0.0), default=0.0, help="End in order after so many seconds; 0: never."
 )
-@click.option(
-    "--duration", type=click.FloatRange(min=0.0), default=0.0, help="End in order after so many seconds; 0: never."
-)
-@click.option("--timeout", type=click.FloatRange(min=0.0), default=0.0, help="Fail after so many seconds; 0: never.")
+@click.option("--timeout", type=FiniteRange(min=0.0), default=0.0, help="Fail after so many seconds; 0: never.")
 @click.option("--log-dir", type=click.Path(path_type=Path, file_okay=False), help="Keep the nodes' logs here.")
 @click.option(
     "--use-composition", is_flag=True, help="A source shares the process of its home worker: less work and delay."

@@ -9,17 +9,16 @@ import time
 import click
 from rich.console import Console
 
-from mdi_exit_ros.plan import CLUSTER_NAMESPACE
+from mdi_exit_ros.cli.cluster_options import cluster_namespace_option, domain_id_option
+from mdi_exit_ros.cli.output import FiniteRange
 from mdi_exit_ros.transport import TRANSPORTS, transport_variables
 
 POLL_S = 0.25
 
 
 @click.command(short_help="Show what a running cluster does.")
-@click.option(
-    "--cluster-namespace", default=CLUSTER_NAMESPACE, show_default=True, help="Namespace of the shared topics."
-)
-@click.option("--domain-id", type=click.IntRange(0, 232), default=None, help="ROS domain.  [default: ROS_DOMAIN_ID]")
+@cluster_namespace_option
+@domain_id_option
 @click.option(
     "--transport",
     default="default",
@@ -27,9 +26,7 @@ POLL_S = 0.25
     metavar="|".join((*TRANSPORTS, "FILE.xml")),
     help="How messages travel: as the cluster's nodes were told.",
 )
-@click.option(
-    "--duration", type=click.FloatRange(min=0.0), default=0.0, help="End after so many seconds; 0: with Ctrl-C."
-)
+@click.option("--duration", type=FiniteRange(min=0.0), default=0.0, help="End after so many seconds; 0: with Ctrl-C.")
 def top(cluster_namespace: str, domain_id: int | None, transport: str, duration: float) -> int:
     """Shows a running cluster: its frames, its exits, and every worker's queues and times.
 

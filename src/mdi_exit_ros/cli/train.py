@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from mdi_exit_ros.cli.output import writable_folder
+from mdi_exit_ros.cli.output import FiniteRange, writable_folder
 
 
 @click.command(short_help="Train a multi-exit network and write a model directory.")
@@ -38,14 +38,14 @@ from mdi_exit_ros.cli.output import writable_folder
     "--early-exit-weight",
     default=0.4,
     show_default=True,
-    type=click.FloatRange(min=0.0, max=10.0),
+    type=FiniteRange(min=0.0, max=10.0),
     help="Weight of each early exit's loss; the last one's is 1.",
 )
 @click.option(
     "--learning-rate",
     default=0.1,
     show_default=True,
-    type=click.FloatRange(min=0.0, max=10.0, min_open=True),
+    type=FiniteRange(min=0.0, max=10.0, min_open=True),
     help="The highest, for batches of 128; lower ones suit a start from a trained model.",
 )
 @click.option(

@@ -40,7 +40,7 @@ class ThresholdPoint(_Frozen):
         exit_shares: Share of images answered at each exit 1..K.
     """
 
-    thresholds: tuple[Share, ...]
+    thresholds: tuple[float, ...]
     accuracy: Share
     mac_fraction: float = Field(ge=0.0)
     cost: float = Field(ge=0.0)

@@ -38,6 +38,18 @@ def save_weights(network: SegmentedNetwork, directory: Path, *, half: bool = Fal
     return tuple(names)
 
 
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors in the safetensors file `path`, by name.
+
+    Raises:
+        ModelError: It is missing, truncated, or no such file.
+    """
+    try:
+        return dict(load_file(path))
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"cannot read the weights in {path}: {error}; the file is missing or cut short") from error
+
+
 def load_weights(network: SegmentedNetwork, paths: Sequence[Path]) -> None:
     """Fills `network` with the weights in `paths`.
 
@@ -46,10 +58,7 @@ def load_weights(network: SegmentedNetwork, paths: Sequence[Path]) -> None:
     """
     tensors: dict[str, torch.Tensor] = {}
     for each in paths:
-        try:
-            tensors |= load_file(each)
-        except (OSError, SafetensorError) as error:
-            raise ModelError(f"cannot read the weights in {each}: {error}; the file is missing or cut short") from error
+        tensors |= read_tensors(each)
     path = paths[0].parent
     expected = network.state_dict()
     for name in sorted(expected.keys() | tensors.keys()):

@@ -109,8 +109,7 @@ class CameraSource(CoreNode):
         self._other_workers = NewestOfEach(WorkerStatus)  # without what came while the node was inactive
         self._looked_at = float("-inf")
         self._listeners = 0
-        wait_s = self.config.order_wait_s
-        self._order: InOrder[tuple[CloseFrame, Header | Time]] | None = InOrder(wait_s) if wait_s > 0.0 else None
+        self._order: InOrder[tuple[CloseFrame, Header | Time]] = InOrder(self.config.order_wait_s)
         self._sequence = self._closed = self._closed_before = 0
         self._input_over = False
         self._began_at: float | None = None
@@ -303,11 +302,8 @@ class CameraSource(CoreNode):
                 self._closed += 1
                 self._closed_at = time.monotonic()
                 self._steady.note(answered=action.status is Status.OK, now=self._closed_at)
-                if self._order is None:
-                    self._publish(action, header)
-                else:
-                    for end in self._order.put(action.sequence, (action, header), self._closed_at):
-                        self._publish(*end)
+                for end in self._order.put(action.sequence, (action, header), self._closed_at):
+                    self._publish(*end)
             case PublishSourceReport():
                 self._status.publish(source_report_to_message(action.report))
             case _:
@@ -324,8 +320,6 @@ class CameraSource(CoreNode):
 
     def _publish_due(self, now: float) -> float:
         """Publishes ends that have waited long enough for earlier ones; answers when the next have."""
-        if self._order is None:
-            return float("inf")
         for end in self._order.due(now):
             self._publish(*end)
         return self._order.next_deadline()

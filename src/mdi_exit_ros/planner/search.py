@@ -25,6 +25,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from mdi_exit_ros.planner.arrangement import Arrangement
 from mdi_exit_ros.planner.costs import FLUSH_HZ
@@ -76,11 +77,14 @@ def cheapest(
     """
     check(candidates)
     lone = replace(demand, lone=True)
-    pipes = {each: pipelines(candidates, each, margin) for each in (demand, lone)} if spans else None
+
+    @cache
+    def pipes(demand: Demand) -> dict[Numbers, Arrangement]:
+        return pipelines(candidates, demand, margin)
 
     def use(chosen: Numbers, demand: Demand) -> Arrangement | None:
-        if pipes is not None:
-            return pipes[demand].get(chosen)
+        if spans:
+            return pipes(demand).get(chosen)
         return shared([candidates[number] for number in chosen], demand, margin)
 
     def arrangement(chosen: Numbers) -> Arrangement | None:

@@ -17,23 +17,27 @@ class Inflow:
     """The streams to one worker. Half of its room is for sources, the rest for tasks that continue.
 
     Attributes:
-        room: tasks that may be held at once.
         peers: who has been heard lately.
         awaited: a sender is likely to wait for the next report, as its credit is low.
         lost: frames that were sent and did not come.
     """
 
     def __init__(self, setup: WorkerSetup) -> None:
-        self._room_min = min(setup.settings.queue_capacity, 2 * ROOM_PER_LANE_MIN * setup.lanes)
-        self._room_max = self.room = setup.settings.queue_capacity
+        self._room_max = setup.settings.queue_capacity
+        self._room_min = min(self._room_max, 2 * ROOM_PER_LANE_MIN * setup.lanes)
         self._me = setup.me
         self._liveness_timeout_s = setup.settings.liveness_timeout_s
-        self._from_sources = CreditPool(self.room // 2)
-        self._from_workers = CreditPool(self.room - self.room // 2)
+        self._from_sources = CreditPool(self._room_max // 2)
+        self._from_workers = CreditPool(self._room_max - self._room_max // 2)
         self._touched: list[Inbound] = []  # streams whose room has changed in this step
         self.peers = Peers(setup.me, setup.neighbours, setup.settings.liveness_timeout_s)
         self.awaited = True
         self.lost = 0
+
+    @property
+    def room(self) -> int:
+        """Tasks that may be held at once."""
+        return self._from_sources.size + self._from_workers.size
 
     def resize(self, frames: float) -> None:
         """Gives room for so many frames, within what the settings and the lanes ask for.
@@ -43,7 +47,6 @@ class Inflow:
         room = round(min(max(frames, self._room_min), self._room_max))
         if room == self.room or (SAME_ROOM < room / self.room < 1.0 / SAME_ROOM and room < self._room_max):
             return
-        self.room = room
         self._from_sources.size = room // 2
         self._from_workers.size = room - room // 2
         self.awaited = True

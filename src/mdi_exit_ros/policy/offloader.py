@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from mdi_exit_ros.policy.actions import SendTasks
 from mdi_exit_ros.policy.estimation import ServiceTimes
+from mdi_exit_ros.policy.inflow import Inflow
 from mdi_exit_ros.policy.neighbourhood import Neighbour, Neighbourhood
 from mdi_exit_ros.policy.offloading import moves
-from mdi_exit_ros.policy.peers import Peers
 from mdi_exit_ros.policy.receiver import OPENING_PATIENCE_S
 from mdi_exit_ros.policy.scheduling import Waiting
 from mdi_exit_ros.policy.worker_setup import WorkerSetup
@@ -37,7 +37,6 @@ class Offloader:
     Attributes:
         segments: those held here.
         output_threshold: T_O in frames.
-        room: tasks that this worker may hold.
     """
 
     def __init__(
@@ -45,20 +44,19 @@ class Offloader:
         setup: WorkerSetup,
         workload: Workload,
         neighbours: Neighbourhood,
-        peers: Peers,
+        inflow: Inflow,
         service: ServiceTimes,
         rng: random.Random,
     ) -> None:
         self.segments = setup.segments
         self.output_threshold = DEFAULT_OUTPUT_THRESHOLD
-        self.room = setup.settings.queue_capacity
         self._input_nbytes = setup.input_nbytes
         self._settings = setup.settings
         self._movable = frozenset(filter(setup.strategy.may_move, range(1, setup.num_segments + 1)))
         self._workload = workload
         self._output = workload.output
         self._neighbours = neighbours
-        self._peers = peers
+        self._inflow = inflow
         self._last_segment = setup.num_segments
         self._exits_enabled = setup.exits_enabled
         self._service = service
@@ -171,7 +169,7 @@ class Offloader:
 
     def _is_heard(self, neighbour: Neighbour, task: Task) -> bool:
         """Whether the task's source hears the neighbour's answers, where it would give any and the source is known."""
-        source = self._peers.sources.get(task.frame.source.name)
+        source = self._inflow.peers.sources.get(task.frame.source.name)
         answers = self._exits_enabled or neighbour.holds(self._last_segment)
         if source is None or source.life != task.frame.source or not answers:
             return True
@@ -200,7 +198,7 @@ class Offloader:
             return True
         way_s = neighbour.transfer_s[segment - 1]
         group = self._output.count(segment)
-        most = max(1, min(self.output_threshold // 2, self.room // 8))
+        most = max(1, min(self.output_threshold // 2, self._inflow.room // 8))
         return (
             group >= min(self._settings.group_min, most)
             or group * self._service.mean_s >= GROUP_WORTH * way_s

@@ -12,8 +12,8 @@ Item = TypeVar("Item")
 class InOrder(Generic[Item]):
     """Hands on items numbered 0, 1, 2, ..., of which each comes once, in the order of their numbers.
 
-    What comes before an earlier one waits for that, at most `wait_s`; what comes after a later one has been handed on
-    is handed on at once, so nothing is lost.
+    What comes before an earlier one waits for that, at most `wait_s` (0: all are handed on as they come); what comes
+    after a later one has been handed on is handed on at once, so nothing is lost.
     """
 
     def __init__(self, wait_s: float) -> None:

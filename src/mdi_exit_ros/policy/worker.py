@@ -90,7 +90,7 @@ class WorkerCore:
         self._service = ServiceTimes()
         for measured in setup.service_times:
             self._service.expect(*measured, lanes=setup.lanes)
-        self._offloader = Offloader(setup, self._workload, self._neighbours, self._inflow.peers, self._service, rng)
+        self._offloader = Offloader(setup, self._workload, self._neighbours, self._inflow, self._service, rng)
         self._counts: Counter[str] = Counter()
         self._fit_room()
         self._state = State.RUNNING
@@ -242,7 +242,6 @@ class WorkerCore:
         frame_s = self._service.mean_s * tasks_per_frame
         if frame_s > 0.0:
             self._inflow.resize(self._settings.queue_wait_max_s / frame_s)
-            self._offloader.room = self._inflow.room
 
     def _on_service_failed(self, event: ServiceFailed) -> None:
         self._offloader.learn()

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from mdi_exit_ros.errors import ModelError
 from mdi_exit_ros.model.backbones import pretrained_layers
 from mdi_exit_ros.model.card import load_card, weights_digest
-from mdi_exit_ros.model.checkpoint import load_network
+from mdi_exit_ros.model.checkpoint import load_network, read_tensors
 from mdi_exit_ros.model.segment import SegmentedNetwork
 from mdi_exit_ros.training.foreign import FILE_SUFFIXES, backbone_tensors, settle_batch_norms
 
@@ -79,7 +77,7 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
         name = f"{path.name} {weights_digest([path])[:16]}"
         if path.suffix in FILE_SUFFIXES:
             return StartingPoint(name, backbone_tensors(template, path), folded=True)
-        return StartingPoint(name, _named_alike(template, pretrained_layers(backbone, _read_state(path))))
+        return StartingPoint(name, _named_alike(template, pretrained_layers(backbone, read_tensors(path))))
     if source != TORCHVISION:
         card = load_card(source)
         return StartingPoint(
@@ -88,13 +86,6 @@ def starting_point(source: str, template: SegmentedNetwork, backbone: str) -> St
             trained_on=(card.training.data_hash, card.training.seed),
         )
     return StartingPoint(f"torchvision's {backbone}", _named_alike(template, pretrained_layers(backbone)))
-
-
-def _read_state(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return dict(load_file(path))
-    except (SafetensorError, OSError) as error:
-        raise ModelError(f"{path} cannot be read as tensors of safetensors: {error}") from error
 
 
 def _named_alike(template: SegmentedNetwork, pretrained: list[nn.Module]) -> dict[str, torch.Tensor]:

@@ -62,7 +62,7 @@ def _export_into(directory: Path, card: ModelCard) -> None:
         if not _is_whole(directory):
             partial = Path(tempfile.mkdtemp(prefix=f"{card.model_id}-", dir=parent))
             try:
-                _exported(card, partial)
+                _export_checked(card, partial)
                 sums = {path.name: weights_digest([path]) for path in sorted(partial.iterdir())}
                 (partial / MANIFEST).write_text(json.dumps(sums), encoding="utf-8")
                 shutil.rmtree(directory, ignore_errors=True)  # one that a crash or a full disk has damaged
@@ -135,7 +135,7 @@ def _check(card: ModelCard, directory: Path) -> None:
     torch.set_num_threads(threads)  # which loading the reference has set
 
 
-def _exported(card: ModelCard, directory: Path) -> None:
+def _export_checked(card: ModelCard, directory: Path) -> None:
     """Exports to `directory` and checks the graphs."""
     try:
         _export(card, directory)

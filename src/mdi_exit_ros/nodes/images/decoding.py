@@ -79,11 +79,11 @@ def _mosaic_in(compressed_format: str) -> int | None:
     Its format is `<encoding of the raw image>; <codec> compressed <encoding of what was packed>`, the last part empty
     in older versions, which packed mosaics as they were.
     """
-    raw, _, how = compressed_format.partition(";")
+    raw, _, how = map(str.strip, compressed_format.partition(";"))
     packed = how.partition("compressed")[2].strip()
-    if not raw.strip().startswith("bayer_") or packed not in ("", raw.strip()):
+    if not raw.startswith("bayer_") or packed not in ("", raw):
         return None
-    encoding = _ENCODINGS.get(raw.strip())
+    encoding = _ENCODINGS.get(raw)
     return encoding.conversion if encoding is not None else None
 
 
